@@ -1,0 +1,65 @@
+# Étude. The two commands that matter: `make tune` and `make test`.
+#
+#   make tune                     set up, prepare the demo library, sweep, export and register the winner
+#   make tune LIBRARY=~/Music     the same on a folder of your own
+#   make train WORKERS=2          the winner's configuration, longer, on several workers
+#   make up / make stop           start / end the local Ray head and MLflow server
+#   make test / make slow         the tests / the longer ones
+#
+# All that is made lies in ETUDE_HOME. Ports: RAY_PORT, DASHBOARD_PORT, MLFLOW_PORT. Options: ARGS="--sweep.trials 4".
+
+PYTHON ?= python3.11
+ETUDE_HOME ?= $(HOME)/.local/share/etude
+WORKERS ?= 2
+EPOCHS ?= 60
+LIBRARY ?=
+ARGS ?=
+export ETUDE_HOME RAY_PORT DASHBOARD_PORT MLFLOW_PORT
+
+BIN := .venv/bin
+SOURCE := $(if $(LIBRARY),--source.name folder --source.path "$(abspath $(patsubst ~%,$(HOME)%,$(LIBRARY)))")
+LOCAL := $(BIN)/python -m etude.services.local
+
+.PHONY: tune train prepare up stop test slow lint clean
+
+tune: up
+	@$(LOCAL) submit -- python jobs/tune_audio.py $(SOURCE) $(ARGS)
+
+train: up
+	@test -f "$(ETUDE_HOME)/winner.yaml" || { echo "etude: there is no winner yet: run make tune first" >&2; exit 2; }
+	@$(LOCAL) submit -- python jobs/train_audio.py --config "$(ETUDE_HOME)/winner.yaml" \
+	  --training.epochs $(EPOCHS) --workers.workers $(WORKERS) $(ARGS)
+
+prepare: up
+	@$(LOCAL) submit -- python jobs/prepare_audio.py $(SOURCE) $(ARGS)
+
+up: .venv/ready
+	@$(LOCAL) up
+
+stop:
+	@test ! -x $(BIN)/python || $(LOCAL) stop
+
+test: .venv/ready lint
+	$(BIN)/pytest
+
+slow: .venv/ready
+	$(BIN)/pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# torch comes first and alone: asked for by another package, it would be several GB of CUDA.
+.venv/ready: pyproject.toml constraints.txt assets.txt
+	@command -v $(PYTHON) >/dev/null || { echo "etude: $(PYTHON) is not here: install Python 3.11, or set PYTHON=" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "etude: Python 3.11 is needed: set PYTHON= to its command" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q --no-deps --require-hashes -r assets.txt
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean: stop
+	rm -rf .venv

@@ -1,0 +1,43 @@
+"""Prepare a library: fetch, decode, cut, log-mel, teacher targets; a rerun does only what is missing.
+
+    python jobs/prepare_audio.py                                            the demo library
+    python jobs/prepare_audio.py --source.name folder --source.path ~/Music
+    python jobs/prepare_audio.py --plan                                     say what would be done, and stop
+
+All keys: --help. Files: --config FILE.yaml.
+"""
+
+import os
+import sys
+
+from etude.cli import Progress, guarded, say
+from etude.config import load
+from etude.data.prepare import plan, prepare
+from etude.experiment import Experiment, prepare_job
+from etude.services.session import connect
+from etude.summary import prepare_summary
+
+
+class PrepareAudio(Experiment):
+    """Prepare a library for training. Files: --config FILE.yaml. Environment: ETUDE_SOURCE__PIECES=200."""
+
+    plan: bool = False
+
+
+def main(argv: list[str]) -> int:
+    settings = load(PrepareAudio, argv)
+    job = prepare_job(settings)
+    planned = plan(job)
+    if settings.plan:
+        say(planned.describe(os.cpu_count() or 1))
+        return 0
+    if planned.todo:
+        connect(settings.home)
+    report = prepare(job, Progress("prepare"))
+    say(prepare_summary(report, job.store))
+    say("next: python jobs/tune_audio.py, or python jobs/train_audio.py, with the same --source")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main)(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: decoding, segmentation, log-mel features and their augmentation."""

@@ -1,0 +1,235 @@
+"""How a configuration is read: defaults, then YAML files, then the environment, then the command line.
+
+Sections are pydantic models that live beside what they configure; `etude.experiment` composes them.
+
+    settings = load(Experiment, ["--config", "my.yaml", "--student.width", "0.6"])
+
+In YAML, `${NAME}` is replaced from the environment or a `.env` file in the working folder. Outside YAML,
+`ETUDE_STUDENT__WIDTH=0.6` sets the same key as `--student.width 0.6`.
+"""
+
+import argparse
+import difflib
+import os
+import re
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from dotenv import load_dotenv
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from etude.errors import UserError
+
+MASK = "********"
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change once checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Settings(BaseSettings):
+    """The top of a configuration: what a job's command line, environment and files fill in."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        env_prefix="ETUDE_",
+        env_nested_delimiter="__",
+        cli_exit_on_error=False,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        nested_model_default_partial_update=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings  # init_settings are the YAML files; the command line goes first
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
+        r"|\.[0-9_]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, with `${NAME}` replaced from the environment."""
+    try:
+        text = path.expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the configuration file {path}: {error}") from error
+    try:
+        data = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict | None):
+        raise UserError(f"{path} must hold keys and values, not a {type(data).__name__}")
+    substituted: dict[str, Any] = _substitute(data or {}, path)
+    return substituted
+
+
+def _substitute(value: Any, path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _substitute(item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_substitute(item, path) for item in value]
+    if not isinstance(value, str) or "$" not in value:
+        return value
+    try:
+        return string.Template(value).substitute(os.environ)
+    except KeyError as error:
+        name = error.args[0]
+        raise UserError(f"{path} uses ${{{name}}}: set {name} in the environment or in .env") from None
+    except ValueError:
+        raise UserError(f"{path}: in {value!r} write $$ for a plain dollar sign") from None
+
+
+def load(settings: type[S], argv: Sequence[str], defaults: Mapping[str, Path] | None = None) -> S:
+    """Read a job's settings from defaults, the files that `--config` names, environment and command line.
+
+    `defaults` maps a section to the file that is read first unless a `--config` file has that section.
+    Raises UserError that names the key, and for an unknown key the nearest known one. `--help` prints
+    every key with its default and exits.
+    """
+    load_dotenv(Path.cwd() / ".env", override=False)
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--config", action="append", type=Path, default=[])
+    paths, rest = chosen.parse_known_args(list(argv))
+    given: dict[str, Any] = {}
+    for path in paths.config:
+        given = merge(given, read_yaml(path))
+    data: dict[str, Any] = {}
+    for section, path in (defaults or {}).items():
+        if section not in given:
+            data = merge(data, read_yaml(path))
+    data = merge(data, given)
+    try:
+        return CliApp.run(settings, cli_args=rest, **data)
+    except SettingsError as error:
+        raise UserError(_explain_cli(settings, error)) from None
+    except ValidationError as error:
+        raise UserError(explain(settings, error)) from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def with_overrides(data: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with `{"student.width": 0.6}` laid on it."""
+    result = dict(data)
+    for key, value in dotted.items():
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        result = merge(result, nested)
+    return result
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key that a model knows, those of all members of a union included."""
+    for name, field in model.model_fields.items():
+        nested = [m for m in (field.annotation, *get_args(field.annotation)) if _is_model(m)]
+        if not nested:
+            yield prefix + name
+        for member in nested:
+            yield from keys(member, f"{prefix}{name}.")
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def unknown_key(model: type[BaseModel], key: str) -> str:
+    """One sentence about a key that is none, with the nearest that is one."""
+    known = sorted(set(keys(model)))
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or [
+        k for k in known if k.endswith("." + key.split(".")[-1])
+    ]
+    hint = f"did you mean {near[0]}?" if near else "--help lists all keys"
+    return f"there is no configuration key {key}; {hint}"
+
+
+def explain(model: type[BaseModel], error: ValidationError) -> str:
+    """The first thing wrong with a configuration, as one sentence."""
+    details = error.errors(include_url=False)
+    first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    known = set(keys(model))
+    parts = [str(part) for part in first["loc"]]
+    # A union puts the name of its member into the location; it is not part of the key.
+    shorter = [".".join(parts[:i] + parts[i + 1 :]) for i in range(1, len(parts))]
+    key = next((k for k in (".".join(parts), *shorter) if k in known), ".".join(parts))
+    if first["type"] == "extra_forbidden":
+        if key in known:
+            return f"{key} does not go with the chosen {parts[0]}.name ({parts[1]}); leave it out"
+        return unknown_key(model, key)
+    if first["type"] == "missing":
+        return f"{key} is not set; give --{key} VALUE"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key or 'the configuration'}: {message[0].lower()}{message[1:]}, not {mask(first['input'])!r}"
+
+
+def _explain_cli(model: type[BaseModel], error: SettingsError) -> str:
+    found = re.search(r"unrecognized arguments: (.*)", str(error))
+    if not found:
+        return " ".join(str(error).split())
+    flag = found.group(1).split()[0]
+    if not flag.startswith("--"):
+        return f"{flag!r} is not expected here; options look like --student.width 0.6"
+    return unknown_key(model, flag.removeprefix("--").split("=")[0])
+
+
+def mask(value: Any) -> Any:
+    """`value` ready to be printed or stored: plain types, every secret replaced."""
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, BaseModel):
+        return {name: mask(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(key): mask(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"(?<=://)[^/@\s]+(?=@)", MASK, value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def save(config: BaseModel, path: Path) -> None:
+    """Write the resolved configuration, secrets masked, as YAML."""
+    path.write_text(yaml.safe_dump(mask(config), sort_keys=False))

@@ -1,0 +1,200 @@
+"""Batches as a pure function of (seed, epoch, step, world size), read straight from the store's shards.
+
+The global order of segments does not depend on the number of workers: each takes every n-th item of the
+same global batch. A resumed run asks for the same epoch and step and sees the same segments.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from etude.audio.mel import TrackMel
+from etude.audio.recipe import FeatureRecipe
+from etude.data.split import SplitConfig, SplitName, split
+from etude.data.store import Store, features_part, targets_part
+from etude.errors import UserError
+from etude.sources.base import Track
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Segments with what their teacher says of them."""
+
+    mel: Tensor  # [b, n_mels, n_frames] dB, float32
+    target: Tensor  # [b, dim] float32
+    track: Tensor  # [b] index of the track in its dataset
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.mel.to(device), self.target.to(device), self.track.to(device))
+
+
+@dataclass(frozen=True)
+class TrackRow:
+    """One prepared track; arrays are views of memory-mapped shards."""
+
+    track: Track
+    mel: TrackMel
+    segment_targets: NDArray[np.float32]  # [n_segments, dim]
+    track_target: NDArray[np.float32]  # [dim]
+
+
+class Dataset(Sequence[TrackRow]):
+    """The prepared tracks of one split."""
+
+    def __init__(self, rows: Sequence[TrackRow], recipe: FeatureRecipe) -> None:
+        self._rows = list(rows)
+        self.recipe = recipe
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._rows[index]
+
+    @property
+    def n_segments(self) -> int:
+        """Segments of all tracks together."""
+        return sum(len(row.segment_targets) for row in self._rows)
+
+    def target_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean [dim] and standard deviation [dim] of the segments' targets."""
+        targets = np.concatenate([row.segment_targets for row in self._rows])
+        return targets.mean(axis=0), targets.std(axis=0)
+
+    def batch(self, items: Sequence[tuple[int, int]]) -> Batch:
+        """Collect (track index, segment index) pairs."""
+        mel = np.stack([self._rows[track].mel.segment(segment) for track, segment in items])
+        target = np.stack([self._rows[track].segment_targets[segment] for track, segment in items])
+        return Batch(
+            torch.from_numpy(mel),
+            torch.from_numpy(target),
+            torch.tensor([track for track, _ in items]),
+        )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three datasets of a library, and a hash of what they hold."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    data_hash: str
+
+
+def open_splits(
+    store: Store, source_id: str, recipe: FeatureRecipe, teacher_id: str, config: SplitConfig
+) -> Splits:
+    """Open a prepared library. Raises UserError if it was not prepared with this recipe and teacher."""
+    features = _Shards(store, features_part(recipe))
+    targets = _Shards(store, targets_part(teacher_id, recipe))
+    tracks = [t for t in store.read_catalogue(source_id) if t.id in features and t.id in targets]
+    if not tracks:
+        others = [part.split("/")[1] for part in store.parts("features") if part != features.part]
+        also = f" (it holds features of other recipes: {', '.join(others)})" if others else ""
+        raise UserError(
+            f"{store.root} has no track of {source_id} prepared with recipe {recipe.id} and teacher "
+            f"{teacher_id}{also}: run jobs/prepare_audio.py with the same configuration"
+        )
+    chosen = split(tracks, config)
+    sets: dict[SplitName, Dataset] = {
+        name: Dataset([_row(track, features, targets, recipe) for track in members], recipe)
+        for name, members in chosen.items()
+    }
+    names = [f"{name}:{track.id}" for name, members in chosen.items() for track in members]
+    digest = hashlib.sha256("\n".join([recipe.id, teacher_id, *names]).encode()).hexdigest()[:12]
+    return Splits(sets["train"], sets["validation"], sets["test"], digest)
+
+
+def training_batches(
+    dataset: Dataset,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    segments_per_track: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """This rank's share of every global batch of an epoch.
+
+    Each epoch draws `segments_per_track` segments of every track, in an order of its own. What does not
+    fill a global batch is left out, unless it would be everything.
+    """
+    order = epoch_order(dataset, seed, epoch, segments_per_track)
+    if len(order) < batch_size:
+        repeats = -(-batch_size // len(order))
+        order = (order * repeats)[:batch_size]
+    for start in range(0, len(order) - batch_size + 1, batch_size):
+        yield dataset.batch(order[start + rank : start + batch_size : world_size])
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int, segments_per_track: int) -> int:
+    """How many batches `training_batches` yields."""
+    return max(1, len(dataset) * segments_per_track // batch_size)
+
+
+def epoch_order(
+    dataset: Sequence[TrackRow], seed: int, epoch: int, segments_per_track: int
+) -> list[tuple[int, int]]:
+    """The (track, segment) pairs of an epoch: no segment of a track twice before all came once."""
+    generator = np.random.default_rng([seed, epoch])
+    rounds: list[tuple[int, int]] = []
+    drawn = [generator.permutation(len(row.segment_targets)) for row in dataset]
+    for turn in range(segments_per_track):
+        for track in generator.permutation(len(dataset)):
+            choice = drawn[track]
+            rounds.append((int(track), int(choice[turn % len(choice)])))
+    return rounds
+
+
+def all_batches(dataset: Dataset, batch_size: int) -> Iterator[Batch]:
+    """Every segment once, in order."""
+    items = [(i, j) for i, row in enumerate(dataset) for j in range(len(row.segment_targets))]
+    for start in range(0, len(items), batch_size):
+        yield dataset.batch(items[start : start + batch_size])
+
+
+class _Shards:
+    """Rows of one part by track id; shards are opened once and stay memory-mapped."""
+
+    def __init__(self, store: Store, part: str) -> None:
+        self.part = part
+        self._store = store
+        self._where = store.committed(part)
+        self._rows: dict[str, dict[str, tuple[pa.Table, int]]] = {}
+
+    def __contains__(self, track_id: str) -> bool:
+        return track_id in self._where
+
+    def array(self, track_id: str, column: str, dtype: str) -> NDArray[Any]:
+        """A binary column of one row as a flat array that copies nothing."""
+        table, row = self._row(track_id)
+        return np.frombuffer(table[column][row].as_buffer(), dtype=dtype)
+
+    def number(self, track_id: str, column: str) -> int:
+        table, row = self._row(track_id)
+        return int(table[column][row].as_py())
+
+    def _row(self, track_id: str) -> tuple[pa.Table, int]:
+        shard = self._where[track_id]
+        if shard not in self._rows:
+            table = self._store.read_shard(self.part, shard)
+            ids = table["track_id"].to_pylist()
+            self._rows[shard] = {name: (table, index) for index, name in enumerate(ids)}
+        return self._rows[shard][track_id]
+
+
+def _row(track: Track, features: _Shards, targets: _Shards, recipe: FeatureRecipe) -> TrackRow:
+    frames = features.array(track.id, "frames", recipe.dtype).reshape(-1, recipe.n_mels)
+    track_target = targets.array(track.id, "track", "float32")
+    segments = targets.array(track.id, "segments", "float32").reshape(-1, len(track_target))
+    mel = TrackMel(frames, features.number(track.id, "n_samples"), recipe)
+    return TrackRow(track, mel, segments, track_target)

@@ -1,0 +1,15 @@
+"""The two errors that cross folders; everything else is a plain ValueError or a bug."""
+
+
+class UserError(ValueError):
+    """Something the user can mend: the message says what is wrong, where, and what to do.
+
+    Jobs print it as one sentence and exit with code 2; see `etude.cli.run`.
+    """
+
+
+class BadAudio(ValueError):
+    """One track's bytes are at fault: the track goes to quarantine with this message as its reason.
+
+    Network and permission errors are never this; they stay OSError and are tried again.
+    """

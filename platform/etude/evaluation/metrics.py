@@ -1,0 +1,106 @@
+"""Figures of a student on held-out music, each beside what a constant or chance would reach."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Higher is better throughout. Segments of one track weigh as one track."""
+
+    cosine: float  # mean cosine between student and teacher, per segment
+    constant_cosine: float  # the same for the best constant answer on these very segments
+    skill: float  # 0 = that constant, 1 = the teacher itself
+    track_cosine: float  # mean of a track's segments against the teacher's vector of the whole track
+    track_constant_cosine: float
+    track_skill: float
+    overlap: float  # share of a segment's nearest neighbours, own track left out, that are the teacher's
+    overlap_chance: float  # the same for neighbours drawn at random
+    n_tracks: float
+    n_segments: float
+
+    def as_dict(self, prefix: str) -> dict[str, float]:
+        """Plain numbers named `<prefix>/<figure>`, for reports that take only those."""
+        return {f"{prefix}/{name}": float(value) for name, value in asdict(self).items()}
+
+
+def evaluate(
+    student_ND: NDArray[np.floating],
+    teacher_ND: NDArray[np.floating],
+    track_N: NDArray[np.integer],
+    teacher_tracks_TD: NDArray[np.floating],
+) -> Metrics:
+    """Compare segment vectors; `track_N` says which row of `teacher_tracks_TD` a segment belongs to."""
+    student, teacher = unit(student_ND), unit(teacher_ND)
+    weight = 1.0 / np.bincount(track_N)[track_N]
+    weight = weight / weight.sum()
+    cosine = float(weight @ (student * teacher).sum(axis=1))
+    constant = best_constant_cosine(teacher, weight)
+
+    counts = np.bincount(track_N, minlength=len(teacher_tracks_TD))[:, None]
+    sums = np.zeros((len(teacher_tracks_TD), student_ND.shape[1]))
+    np.add.at(sums, track_N, student_ND)
+    tracks, teacher_tracks = unit(sums / counts), unit(teacher_tracks_TD)
+    track_cosine = float((tracks * teacher_tracks).sum(axis=1).mean())
+    track_constant = best_constant_cosine(teacher_tracks, np.full(len(tracks), 1 / len(tracks)))
+
+    overlap, chance = neighbour_overlap(student, teacher, track_N, weight)
+    return Metrics(
+        cosine=cosine,
+        constant_cosine=constant,
+        skill=skill(cosine, constant),
+        track_cosine=track_cosine,
+        track_constant_cosine=track_constant,
+        track_skill=skill(track_cosine, track_constant),
+        overlap=overlap,
+        overlap_chance=chance,
+        n_tracks=float(len(teacher_tracks_TD)),
+        n_segments=float(len(student)),
+    )
+
+
+def unit(vectors_ND: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows scaled to length 1; a row of zeros stays zero."""
+    vectors = np.asarray(vectors_ND, dtype=np.float64)
+    lengths: NDArray[np.float64] = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, np.maximum(lengths, 1e-12))
+
+
+def best_constant_cosine(unit_ND: NDArray[np.float64], weight_N: NDArray[np.float64]) -> float:
+    """Mean cosine of the one vector that fits all rows best: their mean's direction, so its length."""
+    return float(np.linalg.norm(weight_N @ unit_ND))
+
+
+def skill(cosine: float, constant_cosine: float) -> float:
+    """How much of the way from the best constant to perfect was gone; nan if there is no way to go."""
+    room = 1.0 - constant_cosine
+    return (cosine - constant_cosine) / room if room > 1e-9 else float("nan")
+
+
+def neighbour_overlap(
+    student_ND: NDArray[np.float64],
+    teacher_ND: NDArray[np.float64],
+    track_N: NDArray[np.integer],
+    weight_N: NDArray[np.float64],
+    k: int = NEIGHBOURS,
+) -> tuple[float, float]:
+    """Share of the teacher's k nearest segments of other tracks that the student finds too, and chance.
+
+    With k or fewer candidates for some segment there is nothing to choose, and both are nan.
+    """
+    other = track_N[:, None] != track_N[None, :]
+    candidates = other.sum(axis=1)
+    if len(track_N) == 0 or candidates.min() <= k:
+        return float("nan"), float("nan")
+    nearest = []
+    for vectors in (student_ND, teacher_ND):
+        similarity = np.where(other, vectors @ vectors.T, -np.inf)
+        members = np.zeros_like(other)
+        np.put_along_axis(members, np.argpartition(-similarity, k, axis=1)[:, :k], True, axis=1)
+        nearest.append(members)
+    shared = (nearest[0] & nearest[1]).sum(axis=1) / k
+    return float(weight_N @ shared), float(weight_N @ (k / candidates))

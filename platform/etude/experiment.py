@@ -1,0 +1,114 @@
+"""The whole configuration of an audio experiment, and what is built from it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+
+from etude.audio.augment import AugmentConfig
+from etude.audio.recipe import FeatureRecipe
+from etude.config import Section, Settings
+from etude.data.batches import Splits, open_splits
+from etude.data.prepare import Job, PrepareConfig
+from etude.data.split import SplitConfig
+from etude.data.store import Store
+from etude.objectives.distillation import ObjectiveConfig
+from etude.sources import DemoConfig, SourceConfig, build_source
+from etude.students import StudentConfig
+from etude.systems.student_clap import StudentClap
+from etude.teachers import Teacher, TeacherConfig, build_teacher
+from etude.training.loop import TrainingConfig
+
+
+def default_home() -> Path:
+    """ETUDE_HOME, or a folder of its own among the user's data."""
+    return Path(os.environ.get("ETUDE_HOME", "~/.local/share/etude")).expanduser()
+
+
+class TrackingConfig(Section):
+    """Where runs are compared."""
+
+    uri: str | None = Field(
+        None, description="an MLflow server; without one, MLFLOW_TRACKING_URI, or one started here"
+    )
+
+
+class Experiment(Settings):
+    """Every key of an experiment. Files: --config FILE.yaml. Environment: ETUDE_STUDENT__WIDTH=0.6."""
+
+    home: Path = Field(default_factory=default_home, description="where all that is made lies")
+    seed: int = 0
+    source: SourceConfig = Field(DemoConfig(), discriminator="name")
+    recipe: FeatureRecipe = FeatureRecipe()
+    teacher: TeacherConfig = TeacherConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    split: SplitConfig = SplitConfig()
+    student: StudentConfig = StudentConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    augment: AugmentConfig = AugmentConfig()
+    training: TrainingConfig = TrainingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_unless_named(cls, data: Any) -> Any:
+        source = data.get("source") if isinstance(data, dict) else None
+        if isinstance(source, dict) and "name" not in source:
+            return data | {"source": source | {"name": "demo"}}
+        return data
+
+    @property
+    def store(self) -> Store:
+        return Store(self.home / "store")
+
+    @property
+    def cache(self) -> Path:
+        return self.home.expanduser().absolute() / "cache"
+
+
+def prepare_job(settings: Experiment) -> Job:
+    """What the prepare pipeline needs."""
+    return Job(
+        store=settings.store.root,
+        cache=settings.cache,
+        source=settings.source,
+        recipe=settings.recipe,
+        teacher=settings.teacher,
+        prepare=settings.prepare,
+    )
+
+
+def open_data(settings: Experiment, teacher: Teacher) -> Splits:
+    """The prepared library. Raises UserError if it was not prepared."""
+    source = build_source(settings.source, settings.cache)
+    return open_splits(settings.store, source.id, settings.recipe, teacher.id, settings.split)
+
+
+def build_system(settings: Experiment, teacher: Teacher, seed: int) -> StudentClap:
+    """The untrained system; its weights depend on nothing but the settings and the seed."""
+    torch.manual_seed(seed)
+    return StudentClap(
+        settings.student,
+        settings.objective,
+        settings.augment,
+        settings.recipe,
+        dim=teacher.dim,
+        normalized=teacher.normalized,
+    )
+
+
+def load_teacher(settings: Experiment) -> Teacher:
+    """The teacher that the settings name."""
+    return build_teacher(settings.teacher)
+
+
+def identity(settings: Experiment, teacher: Teacher, splits: Splits) -> dict[str, str]:
+    """What a checkpoint must share with a run that resumes from it."""
+    return {
+        "recipe": settings.recipe.id,
+        "teacher": teacher.id,
+        "data": splits.data_hash,
+        "student": settings.student.model_dump_json(),
+    }

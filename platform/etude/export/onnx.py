@@ -1,0 +1,88 @@
+"""One ONNX file per encoder: weights inside, dynamic batch, and a record of how it was made."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from etude.systems.base import ExportSpec
+
+OPSET = 18
+METADATA_KEY = "etude"
+
+
+def export_onnx(spec: ExportSpec, folder: Path) -> Path:
+    """Write `<folder>/<spec.name>.onnx`; returns its path."""
+    path = folder / f"{spec.name}.onnx"
+    with _quiet():
+        program = torch.onnx.export(
+            spec.module.eval(),
+            (torch.zeros(2, *spec.input_shape),),
+            input_names=[spec.input_name],
+            output_names=[spec.output_name],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+        )
+    assert program is not None
+    onnx.checker.check_model(program.model_proto, full_check=True)
+    onnx.save(program.model_proto, path, save_as_external_data=False)
+    return path
+
+
+def write_metadata(path: Path, metadata: Mapping[str, object]) -> None:
+    """Put a record, as JSON under the key `etude`, into an exported file."""
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata, sort_keys=True))
+    onnx.save(model, path, save_as_external_data=False)
+
+
+def read_metadata(path: Path) -> dict[str, object]:
+    """The record inside an exported file; empty if it was not written by Étude."""
+    model = onnx.load(path, load_external_data=False)
+    found = [prop.value for prop in model.metadata_props if prop.key == METADATA_KEY]
+    return dict(json.loads(found[0])) if found else {}
+
+
+def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A file opened for inference on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(
+    opened: onnxruntime.InferenceSession, inputs: NDArray[np.float32], batch_size: int
+) -> NDArray[np.float32]:
+    """Embeddings [n, dim] of inputs [n, ...], a batch at a time."""
+    name = opened.get_inputs()[0].name
+    parts = [
+        opened.run(None, {name: inputs[start : start + batch_size]})[0]
+        for start in range(0, len(inputs), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+@contextlib.contextmanager
+def _quiet():  # type: ignore[no-untyped-def]
+    """The exporter prints its progress and warns of its own deprecations; neither is the user's matter."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)

@@ -1,0 +1,1 @@
+"""Loss terms by name, and how they are weighed."""

@@ -1,0 +1,166 @@
+"""Start, find and stop the local Ray head and MLflow server.
+
+    python -m etude.services.local up        start what does not run yet, say where it listens
+    python -m etude.services.local stop      end both
+    python -m etude.services.local submit -- python jobs/tune_audio.py
+
+`up` writes a file `env` that any shell can read to use both: `. ~/.local/share/etude/env`.
+"""
+
+import argparse
+import os
+import secrets
+import shlex
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.cli import guarded
+from etude.errors import UserError
+from etude.experiment import default_home
+from etude.services import daemon
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the servers listen, on 127.0.0.1."""
+
+    ray: int = 6379
+    dashboard: int = 8265
+    mlflow: int = 5000
+
+    @staticmethod
+    def from_environment() -> "Ports":
+        """Defaults unless RAY_PORT, DASHBOARD_PORT or MLFLOW_PORT say otherwise."""
+        values = {}
+        for name in ("ray", "dashboard", "mlflow"):
+            text = os.environ.get(f"{name.upper()}_PORT")
+            if text:
+                if not text.isdigit() or not 1 <= int(text) <= 65535:
+                    raise UserError(f"{name.upper()}_PORT is {text!r}: give a number from 1 to 65535")
+                values[name] = int(text)
+        return Ports(**values)
+
+
+def mlflow_server(home: Path, port: int) -> str:
+    """The address of the MLflow server over this home's database, started if it does not run."""
+    folder = home / "services"
+    running = daemon.find(folder, "mlflow")
+    if running:
+        return running.address
+    data = home / "mlflow"
+    data.mkdir(parents=True, exist_ok=True)
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "mlflow", "server",
+        "--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}",
+        "--artifacts-destination", str(data / "artifacts"),
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    daemon.start(
+        folder, "mlflow", command, address=address, ports=[port], ready_url=f"{address}/health", env=env
+    )
+    return address
+
+
+def ray_head(home: Path, ports: Ports, tracking_uri: str) -> str:
+    """The dashboard's address of this home's Ray head, started if it does not run.
+
+    Token authentication is switched on here explicitly; `ray_environment` does the same for clients.
+    """
+    folder = home / "services"
+    running = daemon.find(folder, "ray")
+    if running:
+        return running.address
+    address = f"http://127.0.0.1:{ports.dashboard}"
+    command = [
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
+        "--node-ip-address", "127.0.0.1", "--port", str(ports.ray),
+        "--include-dashboard", "true", "--dashboard-host", "127.0.0.1",
+        "--dashboard-port", str(ports.dashboard), "--disable-usage-stats",
+    ]  # fmt: skip
+    env = ray_environment(home) | {
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "ETUDE_HOME": str(home),
+        # Jobs must find this environment's python, whatever the shell's PATH says.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    daemon.start(
+        folder,
+        "ray",
+        command,
+        address=address,
+        ports=[ports.ray, ports.dashboard],
+        ready_url=f"{address}/api/version",
+        env=env,
+    )
+    return address
+
+
+def ray_environment(home: Path) -> dict[str, str]:
+    """What every client of this home's Ray head needs; makes the token on first use."""
+    token = home / "services" / "ray_token"
+    token.parent.mkdir(parents=True, exist_ok=True)
+    if not token.exists():
+        temporary = token.with_suffix(f".{uuid.uuid4().hex}")
+        temporary.touch(mode=0o600)
+        temporary.write_text(secrets.token_hex(32))
+        os.replace(temporary, token)
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+def up(home: Path, ports: Ports) -> dict[str, str]:
+    """Start both servers; returns the environment in which jobs are submitted, also written to `env`."""
+    tracking_uri = mlflow_server(home, ports.mlflow)
+    dashboard = ray_head(home, ports, tracking_uri)
+    env = ray_environment(home) | {
+        "RAY_API_SERVER_ADDRESS": dashboard,
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "ETUDE_HOME": str(home),
+    }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
+    (home / "env").write_text("\n".join(lines) + "\n")
+    return env
+
+
+def submit(home: Path, words: list[str]) -> int:
+    """`ray job submit` on this home's head; Ctrl-C stops the job too. Returns the exit code."""
+    head = daemon.find(home / "services", "ray")
+    if head is None:
+        raise UserError("no Ray head runs here: start one with `make up`")
+    ray = str(Path(sys.executable).with_name("ray"))
+    env = {**os.environ, **ray_environment(home), "RAY_API_SERVER_ADDRESS": head.address}
+    job = f"etude-{uuid.uuid4().hex[:12]}"
+    client = subprocess.Popen([ray, "job", "submit", "--submission-id", job, "--", *words], env=env)
+    try:
+        return client.wait()
+    except KeyboardInterrupt:
+        client.wait()
+        subprocess.run([ray, "job", "stop", job], env=env, check=False, stdout=subprocess.DEVNULL)
+        print("\nstopped; the same command continues where this one was", file=sys.stderr)
+        return 130
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m etude.services.local", description=__doc__)
+    parser.add_argument("verb", choices=["up", "stop", "submit"])
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+    chosen = parser.parse_args(argv)
+    home = default_home().absolute()
+    if chosen.verb == "submit":
+        return submit(home, [word for word in chosen.words if word != "--"])
+    if chosen.verb == "stop":
+        ended = [name for name in ("ray", "mlflow") if daemon.stop(home / "services", name)]
+        print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+        return 0
+    env = up(home, Ports.from_environment())
+    print(f"Ray dashboard  {env['RAY_API_SERVER_ADDRESS']}   token: {env['RAY_AUTH_TOKEN_PATH']}")
+    print(f"MLflow         {env['MLFLOW_TRACKING_URI']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main)(sys.argv[1:]))

@@ -1,0 +1,39 @@
+"""How a job finds its Ray cluster and its MLflow server."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from etude.experiment import Experiment
+from etude.services import daemon
+from etude.services.local import mlflow_server, ray_environment
+from etude.tracking.mlflow import Tracking
+
+
+def connect(home: Path) -> str:
+    """Join the cluster this job was submitted to, this home's head, or one that ends with the process.
+
+    Returns the dashboard's address.
+
+    Authentication is set explicitly: which default Ray takes depends on how the head was started.
+    """
+    head = daemon.find(home / "services", "ray")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if "RAY_ADDRESS" not in os.environ:
+        os.environ.update(ray_environment(home))
+        if head:
+            options["address"] = f"127.0.0.1:{head.ports[0]}"
+        else:  # Tune with Train leaks placement groups without a dashboard
+            options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    return f"http://{ray.init(ignore_reinit_error=True, **options).dashboard_url}"
+
+
+def open_tracking(settings: Experiment, experiment: str) -> Tracking:
+    """The MLflow server that the settings or MLFLOW_TRACKING_URI name, else this home's own."""
+    uri = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri is None:
+        uri = mlflow_server(settings.home.expanduser().absolute(), daemon.free_port())
+    return Tracking(uri, experiment)

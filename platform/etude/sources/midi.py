@@ -1,0 +1,116 @@
+"""An arranged score as a Standard MIDI file."""
+
+import io
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import mido  # type: ignore[import-untyped, unused-ignore]
+
+from etude.sources.arrange import PROGRAMS, Arrangement
+from etude.sources.excerpt import Note
+from etude.sources.scores import beat_quarters
+
+TICKS_PER_S = 960  # 480 a quarter at MIDI's default of 120 quarters a minute
+DRUM_CHANNEL = 9  # as General MIDI has it
+KICK = 36  # General MIDI drum key
+LOWEST, HIGHEST = 28, 100  # notes beyond are moved by octaves: E1 to E7
+STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11, "#": 1, "b": -1}
+
+Stroke = tuple[int, float, float, int, float]  # channel, start and length in seconds, pitch, velocity
+
+
+def to_midi(parts: Sequence[Sequence[Note]], plan: Arrangement) -> bytes:
+    """A MIDI file of exactly `plan.duration_s`; `parts` are those of the score that the plan is for."""
+    rng = Random(plan.random)
+    end_tick = round(TICKS_PER_S * plan.duration_s)
+    events: list[tuple[int, int, mido.Message]] = []  # tick, rank within the tick, message
+    for number, layer in enumerate(plan.layers):
+        pan = round(127 * (number + 0.5) / len(plan.layers))
+        events += _setup(_channel(number), PROGRAMS[layer.instrument], pan, plan)
+    if plan.drums:
+        events += _setup(DRUM_CHANNEL, 0, 64, plan)
+    for channel, start_s, length_s, pitch, velocity in [*_melodic(parts, plan), *_drumming(plan)]:
+        start, end = round(TICKS_PER_S * start_s), min(end_tick, round(TICKS_PER_S * (start_s + length_s)))
+        if start < end:
+            loudness = min(127, max(1, round(velocity + 12 * (rng.random() - 0.5))))
+            events.append((start, 2, mido.Message("note_on", channel=channel, note=pitch, velocity=loudness)))
+            events.append((end, 1, mido.Message("note_off", channel=channel, note=pitch)))
+    events.append((end_tick, 3, mido.MetaMessage("end_of_track")))
+    return _file(events)
+
+
+def _melodic(parts: Sequence[Sequence[Note]], plan: Arrangement) -> Iterator[Stroke]:
+    beat = beat_quarters(plan.metre)
+    quarter_s = 60 / plan.tempo / beat
+    for number, layer in enumerate(plan.layers):
+        notes = _drone(plan, quarter_s) if layer.part is None else parts[layer.part]
+        for repeat in range(plan.repeats):
+            for note in notes:
+                start_s = repeat * plan.period_s + note.onset * quarter_s
+                velocity = plan.velocity + (10 if note.onset % beat == 0 else 0)
+                pitch = _in_range(note.pitch + 12 * layer.octaves)
+                yield _channel(number), start_s, note.length * quarter_s * plan.gate, pitch, velocity
+
+
+def _drone(plan: Arrangement, quarter_s: float) -> list[Note]:
+    """Tonic and fifth below middle C, struck every four beats."""
+    tonic = 48 + sum(STEPS[letter] for letter in plan.key.split()[0])
+    step = 4 * beat_quarters(plan.metre)
+    strokes = range(max(1, round(plan.period_s / quarter_s / step)))
+    return [Note(i * step, step, pitch) for i in strokes for pitch in (tonic, tonic + 7)]
+
+
+def _drumming(plan: Arrangement) -> Iterator[Stroke]:
+    if plan.drums is None:
+        return
+    hat, snare = plan.drums
+    beat_s = 60 / plan.tempo
+    in_three = plan.metre.startswith(("3", "9"))
+    for beat in range(round(plan.repeats * plan.period_s / beat_s)):
+        start_s = beat * beat_s
+        yield DRUM_CHANNEL, start_s, 0.1, snare if beat % (3 if in_three else 2) else KICK, plan.velocity
+        yield DRUM_CHANNEL, start_s, 0.1, hat, plan.velocity - 10
+        yield DRUM_CHANNEL, start_s + beat_s / 2, 0.1, hat, plan.velocity - 25
+
+
+def _channel(number: int) -> int:
+    return number + (number >= DRUM_CHANNEL)
+
+
+def _in_range(pitch: int) -> int:
+    while pitch < LOWEST:
+        pitch += 12
+    while pitch > HIGHEST:
+        pitch -= 12
+    return pitch
+
+
+def _volume(plan: Arrangement) -> int:
+    """Channel volume at which the 16-bit rendering is neither clipped nor coarse, for any plan.
+
+    Volume and velocity act squared; the constant and the exponent fit 60 rendered pieces' peaks.
+    """
+    crowd: float = len(plan.layers) ** 0.35
+    return min(127, round(15_500 / (crowd * (plan.velocity + 10))))
+
+
+def _setup(channel: int, program: int, pan: int, plan: Arrangement) -> list[tuple[int, int, mido.Message]]:
+    controls = {7: _volume(plan), 10: pan, 91: plan.reverb}  # volume, pan, reverb send
+    messages = [
+        mido.Message("control_change", channel=channel, control=c, value=v) for c, v in controls.items()
+    ]
+    messages.append(mido.Message("program_change", channel=channel, program=program))
+    return [(0, 0, message) for message in messages]
+
+
+def _file(events: list[tuple[int, int, mido.Message]]) -> bytes:
+    track = mido.MidiTrack()
+    now = 0
+    for tick, _, message in sorted(events, key=lambda event: event[:2]):
+        track.append(message.copy(time=tick - now))
+        now = tick
+    file = mido.MidiFile(type=0, ticks_per_beat=480)
+    file.tracks.append(track)
+    stream = io.BytesIO()
+    file.save(file=stream)
+    return stream.getvalue()

@@ -1,0 +1,54 @@
+"""What jobs print at their end."""
+
+from pathlib import Path
+
+from etude.data.prepare import PrepareReport
+from etude.export.publish import Published
+
+SHOWN = 20  # quarantine rows on the screen; all of them are in the store
+
+
+def prepare_summary(report: PrepareReport, store: str) -> str:
+    """Counts, and every track that was left out with its reason."""
+    lines = [
+        f"prepared {report.prepared} tracks, {report.found} were there, "
+        f"{len(report.quarantined)} in quarantine, {len(report.unreachable)} out of reach (store: {store})"
+    ]
+    left_out = [("quarantine", row) for row in report.quarantined]
+    left_out += [("out of reach", row) for row in report.unreachable]
+    lines += [f"  {kind}: {row.uri}: {row.reason}" for kind, row in left_out[:SHOWN]]
+    if len(left_out) > SHOWN:
+        lines.append(f"  and {len(left_out) - SHOWN} more")
+    if report.unreachable:
+        lines.append("  run the same command again to try those that were out of reach")
+    return "\n".join(lines)
+
+
+def student_summary(published: Published) -> str:
+    """The figures of a student, each beside doing nothing."""
+    test = published.test
+    parity = min(p.min_cosine for p in published.parity.values())
+    times = test.overlap / test.overlap_chance
+    return "\n".join(
+        [
+            f"on {test.n_tracks:.0f} held-out tracks ({test.n_segments:.0f} segments):",
+            f"  skill                {test.skill:.3f}   (0 = best constant, 1 = the teacher)",
+            f"  cosine               {test.cosine:.4f}  (best constant {test.constant_cosine:.4f})",
+            f"  cosine of tracks     {test.track_cosine:.4f}  "
+            f"(best constant {test.track_constant_cosine:.4f})",
+            f"  neighbour overlap    {test.overlap:.3f}   ({times:.1f} times chance, {test.overlap_chance:.3f})",
+            f"  size                 {published.parameters / 1e6:.2f} M parameters, "
+            f"{published.macs / 1e6:.0f} M multiply-adds for 10 s",
+            f"  ONNX against PyTorch on real audio: least cosine {parity:.6f}",
+            f"registered as {published.model.name} version {published.model.version}"
+            + (", champion: " if published.champion else ", not champion: ")
+            + published.verdict,
+            f"ONNX, mel in:      {published.onnx}",
+            f"ONNX, waveform in: {published.waveform_onnx}",
+        ]
+    )
+
+
+def export_folder(home: Path, name: str) -> Path:
+    """Where a student's files are put."""
+    return home.expanduser().absolute() / "exports" / name

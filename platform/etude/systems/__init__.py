@@ -1,0 +1,1 @@
+"""One file per system: student, targets, objective, metrics and exports held together."""

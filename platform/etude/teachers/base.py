@@ -1,0 +1,46 @@
+"""What every teacher offers: frozen vectors for a student to learn from."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etude.audio.decode import Audio
+from etude.audio.segment import Segments
+
+
+@dataclass(frozen=True)
+class Targets:
+    """One track as its teacher hears it."""
+
+    segments: NDArray[np.float32]  # [n_segments, dim]
+    track: NDArray[np.float32]  # [dim]
+
+
+class Teacher(Protocol):
+    """A frozen model. Loading is its constructor's work, which raises UserError if files are missing."""
+
+    @property
+    def id(self) -> str:
+        """Name and hash of the weights: it names the targets in the store."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    @property
+    def normalized(self) -> bool:
+        """True if the vectors have length 1, so that a student's must too."""
+        ...
+
+    @property
+    def license(self) -> str:
+        """Licence of the weights, for the model card."""
+        ...
+
+    def embed(self, audio: Audio, segments: Segments) -> Targets:
+        """Targets for every segment and for the whole track, as the teacher's own users compute them."""
+        ...

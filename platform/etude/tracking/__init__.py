@@ -1,0 +1,1 @@
+"""Where runs are compared and models are kept."""

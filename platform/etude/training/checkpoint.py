@@ -1,0 +1,72 @@
+"""Checkpoints that are whole or absent, and that load without running any code they hold.
+
+A folder keeps the newest two, `epoch-0007.pt` and the one before, and `best.pt`. Each is a torch archive of
+tensors and plain values, read with `weights_only`.
+"""
+
+import logging
+import os
+import pickle
+import uuid
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude.errors import UserError
+
+KEEP = 2
+State = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+def save_checkpoint(folder: Path, epoch: int, state: State, *, best: bool) -> Path:
+    """Write the checkpoint after `epoch` finished epochs; older ones beyond two go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"epoch-{epoch:04d}.pt"
+    _write(path, state)
+    if best:
+        _write(folder / "best.pt", state)
+    for old in _newest_first(folder)[KEEP:]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(path: Path) -> State:
+    """Read one checkpoint. Raises UserError if it is damaged."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the checkpoint {path} cannot be read ({reason}): delete it to start over"
+        ) from error
+    assert isinstance(state, dict)
+    return state
+
+
+def load_latest(folder: Path) -> State | None:
+    """The newest checkpoint that can be read, None if there is none; a damaged one is passed over, aloud."""
+    for path in _newest_first(folder):
+        try:
+            return load_checkpoint(path)
+        except UserError as error:
+            log.warning("%s; falling back to the one before", error)
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-*.pt"), reverse=True)
+
+
+def _write(path: Path, state: State) -> None:
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

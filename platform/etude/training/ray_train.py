@@ -1,0 +1,110 @@
+"""The training loop on one or more workers through Ray Train, with failures retried.
+
+All workers see the same global batches; gradients are averaged. A worker that dies is replaced and all go on
+from the last checkpoint, whose losses then equal those of a run that was not disturbed.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from pydantic import Field
+from ray.train.torch import TorchTrainer, get_device, prepare_model
+
+from etude.config import Section
+from etude.errors import UserError
+from etude.experiment import Experiment, build_system, identity, load_teacher, open_data
+from etude.tracking.mlflow import Tracking
+from etude.training.loop import train
+
+
+class WorkersConfig(Section):
+    """How many processes train one student."""
+
+    workers: int = Field(1, ge=1)
+    use_gpu: bool = False
+    cpus_per_worker: float = Field(1, gt=0)
+    max_failures: int = Field(3, ge=0, description="restarts of the worker group before giving up")
+
+
+def train_on_workers(
+    settings: Experiment,
+    workers: WorkersConfig,
+    folder: Path,
+    tracking_uri: str,
+    experiment: str,
+    run_id: str,
+) -> Path:
+    """Train to the end and return the best checkpoint. Needs a Ray session and a prepared library.
+
+    The same `folder` resumes. Raises UserError if the cluster is too small or the batch cannot be shared.
+    """
+    if settings.training.batch_size % workers.workers:
+        raise UserError(
+            f"training.batch_size {settings.training.batch_size} cannot be shared by "
+            f"{workers.workers} workers: choose a multiple"
+        )
+    cpus, needed = ray.cluster_resources().get("CPU", 0), workers.workers * workers.cpus_per_worker
+    if cpus < needed:
+        raise UserError(
+            f"{workers.workers} workers need {needed:g} CPUs, the cluster has {cpus:g}: "
+            "lower workers.workers or workers.cpus_per_worker"
+        )
+    resources = {"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {})
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={
+            "settings": settings,
+            "folder": str(folder),
+            "tracking_uri": tracking_uri,
+            "experiment": experiment,
+            "run_id": run_id,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.workers, use_gpu=workers.use_gpu, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=str(folder),
+            failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
+        ),
+    )  # fmt: skip
+    trainer.fit()
+    return folder / "best.pt"
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """One worker: the plain loop, with this rank's share of every batch."""
+    settings: Experiment = config["settings"]
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    device = get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    teacher = load_teacher(settings)
+    splits = open_data(settings, teacher)
+    tracking = Tracking(config["tracking_uri"], config["experiment"]) if rank == 0 else None
+
+    def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
+        if tracking is not None:
+            numbers = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+            tracking.log_metrics(config["run_id"], numbers, step=int(metrics["epoch"]))
+        # The checkpoint is on shared disk already; Ray is told only that this epoch is done everywhere.
+        ray.train.report(dict(metrics))
+
+    train(
+        build_system(settings, teacher, settings.seed),
+        splits,
+        settings.training,
+        seed=settings.seed,
+        folder=Path(config["folder"]),
+        report=report,
+        identity=identity(settings, teacher, splits),
+        rank=rank,
+        world_size=world_size,
+        wrap=prepare_model if world_size > 1 else lambda module: module,
+        device=device,
+    )

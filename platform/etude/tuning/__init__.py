@@ -1,0 +1,1 @@
+"""Searching configurations: what may vary, and the sweep that tries it."""

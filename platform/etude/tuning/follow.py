@@ -1,0 +1,55 @@
+"""What the driver does as trials report and end: MLflow, the journal's last word, a line for the user."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ray import tune
+
+from etude.tracking.mlflow import Tracking
+from etude.tuning.journal import Entry, Journal
+
+MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
+
+class Follow(tune.Callback):  # type: ignore[misc]
+    """Sends every report to MLflow in one batch, and says how trials end."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        tracking: Tracking,
+        runs: dict[int, str],
+        say: Callable[[str], None],
+        total: int,
+    ) -> None:
+        self._journal = journal
+        self._tracking = tracking
+        self._runs = runs
+        self._say = say
+        self._total = total
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        metrics = {k: v for k, v in result.items() if "/" in k or k in ("learning_rate", "seconds")}
+        metrics = {k: v for k, v in metrics.items() if isinstance(v, float) and not k.startswith("config/")}
+        self._tracking.log_metrics(self._runs[trial.config["trial"]], metrics, step=result["epoch"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number = trial.config["trial"]
+        self._end(number, self._journal.ended()[number])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number = trial.config["trial"]
+        reason = str(trial.get_error() or "unknown").strip().splitlines()[-1]
+        self._journal.append(Entry(number, ended="failed", reason=reason))
+        self._end(number, self._journal.ended()[number])
+
+    def _end(self, number: int, entry: Entry) -> None:
+        self._tracking.end(self._runs[number], MLFLOW_STATUS[entry.ended])
+        best = self._journal.best(number)
+        self._say(
+            f"trial {number:03d} {entry.ended} after {self._journal.reported_epoch(number)} epochs, "
+            + (f"skill {best:.3f}" if best is not None else entry.reason)
+            + f" ({len(self._journal.ended())} of {self._total} ended)"
+        )

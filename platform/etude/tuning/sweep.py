@@ -1,0 +1,244 @@
+"""A sweep: trials drawn from a space, trained side by side, the worse ones stopped early by ASHA.
+
+A sweep is a folder. `sweep.yaml` holds its configuration and every trial's overrides, `journal.jsonl` what
+happened, `trials/003/` a trial's checkpoints. The same command continues an unfinished sweep and starts a
+new one, with other draws, after a finished one.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray import tune
+
+from etude.config import mask
+from etude.errors import UserError
+from etude.experiment import Experiment, load_teacher, open_data
+from etude.tracking.mlflow import Tracking
+from etude.training.loop import SCORE
+from etude.tuning.follow import MLFLOW_STATUS, Follow
+from etude.tuning.journal import Entry, Journal
+from etude.tuning.scheduler import JournaledAsha
+from etude.tuning.space import check_space, sample
+from etude.tuning.trial import SweepExperiment, run_trial, student_cost, trial_settings
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as a sweep's table shows it."""
+
+    number: int
+    overrides: dict[str, Any]
+    settings: Experiment
+    epochs: int
+    score: float | None  # best so far
+    ended: str
+    parameters: int
+    macs: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A finished sweep; `trials` are sorted, best first."""
+
+    name: str
+    folder: Path
+    trials: list[Trial]
+    run_id: str
+    trial_runs: dict[int, str]
+    continued: bool
+
+    @property
+    def winner(self) -> Trial:
+        return self.trials[0]
+
+    def checkpoint(self, trial: Trial) -> Path:
+        """The trial's best checkpoint."""
+        return trial_folder(self.folder, trial.number) / "best.pt"
+
+
+def trial_folder(sweep: Path, number: int) -> Path:
+    """Where a trial keeps its checkpoints."""
+    return sweep / "trials" / f"{number:03d}"
+
+
+def draw(settings: SweepExperiment, seed: tuple[int, int]) -> list[dict[str, Any]]:
+    """Every trial's overrides. Raises UserError if the space or one of its values does not fit."""
+    check_space(settings.sweep.space)
+    drawn = sample(settings.sweep.space, settings.sweep.trials, seed)
+    for overrides in drawn:
+        trial_settings(settings, overrides)
+    return drawn
+
+
+def run_sweep(
+    settings: SweepExperiment, tracking: Tracking, tags: Mapping[str, str], say: Callable[[str], None]
+) -> SweepResult:
+    """Run or continue the sweep that the settings describe. Needs a Ray session and a prepared library.
+
+    Raises UserError if every trial failed, or another process is at work on the same sweep.
+    """
+    draw(settings, (settings.seed, 0))
+    teacher = load_teacher(settings)
+    splits = open_data(settings, teacher)
+    home = settings.home.expanduser().absolute()
+    folder, number, continued = _choose_folder(home / "sweeps", settings, splits.data_hash)
+    with _locked(folder):
+        drawn = draw(settings, (settings.seed, number))
+        _write_plan(folder, settings, drawn)
+        journal = Journal(folder / "journal.jsonl")
+        parent = tracking.run(folder.name, folder.name, tags={**tags, "etude.kind": "sweep"})
+        tracking.log_params(parent, settings.model_dump())
+        ended = journal.ended()
+        todo = [index for index in range(len(drawn)) if index not in ended]
+        say(
+            f"sweep {folder.name}: {len(drawn)} trials, {len(ended)} ended before"
+            if continued
+            else f"sweep {folder.name}: {len(drawn)} trials"
+        )
+        runs = {
+            index: tracking.run(
+                f"{folder.name}/{index:03d}",
+                f"trial {index:03d}",
+                parent=parent,
+                tags={**tags, "etude.kind": "trial"},
+            )
+            for index in range(len(drawn))
+        }
+        if todo:
+            _tune(settings, folder, drawn, todo, journal, tracking, runs, say)
+        for index in ended:
+            tracking.end(runs[index], MLFLOW_STATUS[ended[index].ended])
+        trials = _table(settings, drawn, journal, teacher.dim)
+        if all(trial.score is None for trial in trials):
+            reason = next((trial.reason for trial in trials if trial.reason), "no trial reported anything")
+            raise UserError(f"every trial of {folder.name} failed ({reason}): see {folder}/ray")
+    return SweepResult(folder.name, folder, trials, parent, runs, continued)
+
+
+def finish(result: SweepResult, outcome: Mapping[str, Any]) -> None:
+    """Mark a sweep as finished; the next one with the same settings is new."""
+    temporary = result.folder / "result.json.tmp"
+    temporary.write_text(json.dumps(outcome, indent=2))
+    os.replace(temporary, result.folder / "result.json")
+
+
+def _tune(
+    settings: SweepExperiment,
+    folder: Path,
+    drawn: list[dict[str, Any]],
+    todo: list[int],
+    journal: Journal,
+    tracking: Tracking,
+    runs: dict[int, str],
+    say: Callable[[str], None],
+) -> None:
+    resources = {"CPU": settings.sweep.cpus_per_trial}
+    if settings.sweep.gpus_per_trial:
+        resources["GPU"] = settings.sweep.gpus_per_trial
+    there = ray.cluster_resources()
+    at_once = min(int(there.get(name, 0) // need) for name, need in resources.items())
+    if at_once < 1:
+        raise UserError(
+            f"a trial needs {resources}, the cluster has less: lower sweep.cpus_per_trial or gpus_per_trial"
+        )
+    for index in todo:
+        chosen = trial_settings(settings, drawn[index])
+        tracking.log_params(runs[index], chosen.model_dump())
+    work = {
+        index: (
+            trial_settings(settings, drawn[index]),
+            trial_folder(folder, index),
+            journal.reported_epoch(index),
+        )
+        for index in todo
+    }
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(run_trial, work=work), resources),
+        param_space={"trial": tune.grid_search(todo)},
+        tune_config=tune.TuneConfig(
+            scheduler=JournaledAsha(
+                journal, settings.sweep.asha, max_epochs=_most_epochs(settings, drawn), metric=SCORE
+            ),
+            max_concurrent_trials=at_once,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(folder),
+            failure_config=tune.FailureConfig(max_failures=settings.sweep.max_failures),
+            callbacks=[Follow(journal, tracking, runs, say, len(drawn))],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _choose_folder(root: Path, settings: SweepExperiment, data_hash: str) -> tuple[Path, int, bool]:
+    """The folder of the unfinished sweep with these settings and data, or of a new one."""
+    same = settings.model_dump(mode="json", exclude={"home", "tracking", "prepare"})
+    digest = hashlib.sha256(json.dumps([same, data_hash], sort_keys=True).encode()).hexdigest()[:8]
+    prefix = f"{settings.sweep.name}-{digest}"
+    numbers = sorted(int(path.name.rsplit("-", 1)[1]) for path in root.glob(f"{prefix}-[0-9]*"))
+    last = numbers[-1] if numbers else 0
+    unfinished = bool(numbers) and not (root / f"{prefix}-{last:03d}" / "result.json").exists()
+    number = last if unfinished else last + 1
+    folder = root / f"{prefix}-{number:03d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, number, unfinished
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a sweep for this process alone; the lock goes with the process, however it ends."""
+    with open(folder / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another run is at work on {folder.name}: wait for it or stop it first"
+            ) from None
+        yield
+
+
+def _write_plan(folder: Path, settings: SweepExperiment, drawn: list[dict[str, Any]]) -> None:
+    (folder / "sweep.yaml").write_text(
+        yaml.safe_dump({"settings": mask(settings), "trials": drawn}, sort_keys=False)
+    )
+
+
+def _most_epochs(settings: SweepExperiment, drawn: list[dict[str, Any]]) -> int:
+    return max(trial_settings(settings, overrides).training.epochs for overrides in drawn)
+
+
+def _table(settings: SweepExperiment, drawn: list[dict[str, Any]], journal: Journal, dim: int) -> list[Trial]:
+    ended = journal.ended()
+    rows = []
+    for number, overrides in enumerate(drawn):
+        chosen = trial_settings(settings, overrides)
+        cost = student_cost(chosen, dim)
+        entry = ended.get(number, Entry(number))
+        rows.append(
+            Trial(
+                number,
+                overrides,
+                chosen,
+                journal.reported_epoch(number),
+                journal.best(number),
+                entry.ended,
+                cost.parameters,
+                cost.macs,
+                entry.reason,
+            )
+        )
+    return sorted(rows, key=lambda row: math.inf if row.score is None else -row.score)

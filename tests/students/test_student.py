@@ -1,0 +1,124 @@
+"""Whole students: what a configuration builds, how it starts, and that it leaves as ONNX unchanged."""
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from pydantic import ValidationError
+
+from etude.students import BACKBONES, Student, StudentConfig, build_student
+
+N_MELS, N_FRAMES = 128, 1001
+
+
+def _student(name: str = "mobilenet", *, normalize: bool = False, seed: int = 0) -> Student:
+    torch.manual_seed(seed)
+    return build_student(StudentConfig.model_validate({"name": name, "width": 0.1}), 200, normalize).eval()
+
+
+def _mel_db(n_segments: int, n_frames: int = N_FRAMES) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return -30 + 20 * torch.randn(n_segments, N_MELS, n_frames, generator=generator)
+
+
+def test_every_architecture_can_be_chosen() -> None:
+    assert set(get_args(StudentConfig.model_fields["name"].annotation)) == set(BACKBONES)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_embeddings_have_the_teachers_form(name: str, normalize: bool) -> None:
+    embedding = _student(name, normalize=normalize)(_mel_db(2, 300))
+    assert embedding.shape == (2, 200)
+    assert (embedding.norm(dim=1) - 1).abs().max().item() < 1e-5 or not normalize
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_seed_decides_the_weights(name: str) -> None:
+    first, same, other = (_student(name, seed=seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_segment_does_not_depend_on_its_batch(name: str) -> None:
+    student, mel = _student(name), _mel_db(3, 300)
+    with torch.no_grad():
+        together, alone = student(mel), torch.cat([student(row[None]) for row in mel])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_all_weights_learn_and_a_batch_can_be_learnt(name: str) -> None:
+    student, mel = _student(name).train(), _mel_db(4, 64)
+    target = torch.randn(4, 200, generator=torch.Generator().manual_seed(2))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        loss = (student(mel) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_input_map_is_natural_log_in_the_published_range() -> None:
+    power = torch.tensor([1e-10, 1e-3, 1.0, 40.0])
+    seen: list[torch.Tensor] = []
+    for input_map in ("natural_log", "none"):
+        student = build_student(
+            StudentConfig.model_validate({"input_map": input_map, "width": 0.1}), 8, False
+        )
+        student.backbone.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+        student.eval()(10 * power.log10().view(1, 4, 1).expand(1, 4, 32))
+    torch.testing.assert_close(seen[0][0, :, 0], (power.log() + 4.5) / 5)
+    torch.testing.assert_close(seen[1][0, :, 0], 10 * power.log10())
+    assert seen[0][0, 2, 0].item() == pytest.approx(0.9)
+    assert seen[0][0, 0, 0].item() == pytest.approx((-10 * math.log(10) + 4.5) / 5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"widht": 0.4},
+        {"width": 0.01},
+        {"width": 5},
+        {"name": "resnet"},
+        {"dropout": 1.0},
+        {"input_map": "db"},
+    ],
+)
+def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        StudentConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize(("name", "normalize"), [("mobilenet", False), ("convnet", True)])
+def test_onnx_gives_the_same_embeddings_for_any_batch(tmp_path: Path, name: str, normalize: bool) -> None:
+    student, path = _student(name, normalize=normalize), tmp_path / "student.onnx"
+    program = torch.onnx.export(
+        student,
+        (_mel_db(2),),
+        dynamo=True,
+        external_data=False,
+        opset_version=18,
+        input_names=["mel_spectrogram"],
+        output_names=["embedding"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path, external_data=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["student.onnx"]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for n_segments in (1, 3):
+        mel = _mel_db(n_segments)
+        (embedding,) = session.run(["embedding"], {"mel_spectrogram": mel.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(embedding, student(mel).numpy(), rtol=0, atol=1e-4)

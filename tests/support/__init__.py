@@ -1,0 +1,1 @@
+"""What several tests share: small prepared libraries and servers of their own."""

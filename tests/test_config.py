@@ -1,0 +1,101 @@
+"""A configuration is read as its user means it, or refused in one sentence."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from etude.config import MASK, Section, load, mask, read_yaml, save, with_overrides
+from etude.errors import UserError
+from etude.experiment import Experiment
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
+    settings = load(Experiment, ["--config", str(write(tmp_path / "c.yaml", "training: {learning_rate: 1e-4}"))])
+    assert settings.training.learning_rate == pytest.approx(1e-4)
+    assert read_yaml(write(tmp_path / "d.yaml", "a: [1e-4, 2E3, -1e2, 1.5e-3, .5, e5, 1e]")) == {
+        "a": [1e-4, 2000.0, -100.0, 1.5e-3, 0.5, "e5", "1e"]
+    }
+
+
+def test_command_line_wins_over_environment_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "c.yaml", "student: {width: 0.2, dropout: 0.3}\nseed: 5")
+    monkeypatch.setenv("ETUDE_STUDENT__WIDTH", "0.5")
+    settings = load(Experiment, ["--config", str(path), "--student.dropout", "0.4"])
+    assert (settings.student.width, settings.student.dropout, settings.seed) == (0.5, 0.4, 5)
+
+
+def test_names_in_yaml_come_from_the_environment_or_dotenv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MUSIC", "/music")
+    monkeypatch.delenv("SERVER", raising=False)
+    write(tmp_path / ".env", "SERVER=http://127.0.0.1:1\n")
+    path = write(tmp_path / "c.yaml", "source: {name: folder, path: '${MUSIC}/a$$b'}\ntracking: {uri: '${SERVER}'}")
+    settings = load(Experiment, ["--config", str(path)])
+    assert str(settings.source.path) == "/music/a$b"
+    assert settings.tracking.uri == "http://127.0.0.1:1"
+    monkeypatch.delenv("SERVER")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--student.widht", "1"], "did you mean student.width?"),
+        (["--pieces=3"], "did you mean source.pieces?"),
+        (["--student.width", "abc"], "student.width: input should be a valid number"),
+        (["--student.width", "-1"], "student.width: input should be greater than"),
+        (["--source.name", "folder"], "source.path is not set"),
+        (["--source.name", "folder", "--source.path", "/x", "--source.pieces", "3"], "source.pieces does not go with"),
+        (["--student.name", "resnet"], "student.name"),
+        (["surprise"], "is not expected here"),
+        (["--objective.weights.cosine", "0"], "at least one weight must be above 0"),
+        (["--config", "/nowhere.yaml"], "cannot read the configuration file /nowhere.yaml"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(argv: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(Experiment, argv)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", "training: {lerning_rate: 0.1}")
+    with pytest.raises(UserError, match="training.lerning_rate; did you mean training.learning_rate?"):
+        load(Experiment, ["--config", str(path)])
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: ${NOT_SET_ANYWHERE}", "a: 5 $"])
+def test_broken_files_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"c\.yaml"):
+        read_yaml(write(tmp_path / "c.yaml", text))
+
+
+def test_what_is_saved_loads_to_the_same(tmp_path: Path) -> None:
+    settings = load(Experiment, ["--student.width", "0.3", "--source.pieces", "7", "--home", str(tmp_path)])
+    save(settings, tmp_path / "c.yaml")
+    assert load(Experiment, ["--config", str(tmp_path / "c.yaml")]) == settings
+
+
+def test_secrets_are_masked_everywhere(tmp_path: Path) -> None:
+    class Login(Section):
+        password: SecretStr
+        uri: str
+
+    login = Login(password=SecretStr("hunter2"), uri="http://me:hunter2@host/x")
+    save(login, tmp_path / "c.yaml")
+    assert "hunter2" not in (tmp_path / "c.yaml").read_text()
+    assert mask(login) == {"password": MASK, "uri": f"http://{MASK}@host/x"}
+    assert "hunter2" not in yaml.safe_dump(mask([{"a": (login,)}]))
+
+
+def test_dotted_overrides_leave_the_rest() -> None:
+    assert with_overrides({"a": {"b": 1, "c": 2}}, {"a.b": 5, "d.e": 6}) == {"a": {"b": 5, "c": 2}, "d": {"e": 6}}
