@@ -1,11 +1,32 @@
-"""Real music for every test: a Bach chorale, rendered once a session."""
+"""Real music and real servers for every test, made once a session."""
 
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
+# Ray reads its authentication when it is imported, and a head that someone runs here must not be joined.
+_token = tempfile.NamedTemporaryFile("w", prefix="etude-test-token-")
+_token.write(secrets.token_hex(32))
+_token.flush()
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _token.name, "ETUDE_HOME": "/nonexistent"}
+for _name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(_name, None)
+
 import midirenderer
 import pytest
+import ray
 from music21 import corpus
+
+from etude.config import load
+from etude.data.prepare import prepare
+from etude.experiment import Experiment, prepare_job
+from etude.services import daemon
+from etude.services.local import mlflow_server
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +37,52 @@ def chorale_wav(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     # Its file is wanted, not the package, whose import needs more packages.
     soundfont = Path(str(distribution("pretty_midi").locate_file("pretty_midi/TimGM6mb.sf2")))
     return bytes(midirenderer.render_wave_from(soundfont.read_bytes(), midi.read_bytes()))
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of its own for everything that tests leave behind."""
+    return tmp_path_factory.mktemp("etude-home")
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A local Ray with two CPUs, a token of its own, and the repository's root on the workers' path."""
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=300_000_000,
+        runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(home: Path) -> Iterator[str]:
+    """A real MLflow server over SQLite on a free port."""
+    yield mlflow_server(home, daemon.free_port())
+    daemon.stop(home / "services", "mlflow")
+
+
+@pytest.fixture(scope="session")
+def demo(home: Path, ray_session: None) -> Experiment:
+    """Nine pieces of the demo library, 11 s each, prepared by the real pipeline with the real teacher."""
+    settings = load(
+        Experiment,
+        [
+            "--home",
+            str(home),
+            "--source.pieces",
+            "9",
+            "--source.max_duration_s",
+            "11",
+            "--prepare.shard_tracks",
+            "4",
+        ],
+    )
+    report = prepare(prepare_job(settings), lambda done, total, seconds: None)
+    assert report.prepared == 9, report
+    return settings

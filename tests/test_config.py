@@ -17,14 +17,18 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
-    settings = load(Experiment, ["--config", str(write(tmp_path / "c.yaml", "training: {learning_rate: 1e-4}"))])
+    settings = load(
+        Experiment, ["--config", str(write(tmp_path / "c.yaml", "training: {learning_rate: 1e-4}"))]
+    )
     assert settings.training.learning_rate == pytest.approx(1e-4)
     assert read_yaml(write(tmp_path / "d.yaml", "a: [1e-4, 2E3, -1e2, 1.5e-3, .5, e5, 1e]")) == {
         "a": [1e-4, 2000.0, -100.0, 1.5e-3, 0.5, "e5", "1e"]
     }
 
 
-def test_command_line_wins_over_environment_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_wins_over_environment_over_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "c.yaml", "student: {width: 0.2, dropout: 0.3}\nseed: 5")
     monkeypatch.setenv("ETUDE_STUDENT__WIDTH", "0.5")
     settings = load(Experiment, ["--config", str(path), "--student.dropout", "0.4"])
@@ -38,7 +42,9 @@ def test_names_in_yaml_come_from_the_environment_or_dotenv(
     monkeypatch.setenv("MUSIC", "/music")
     monkeypatch.delenv("SERVER", raising=False)
     write(tmp_path / ".env", "SERVER=http://127.0.0.1:1\n")
-    path = write(tmp_path / "c.yaml", "source: {name: folder, path: '${MUSIC}/a$$b'}\ntracking: {uri: '${SERVER}'}")
+    path = write(
+        tmp_path / "c.yaml", "source: {name: folder, path: '${MUSIC}/a$$b'}\ntracking: {uri: '${SERVER}'}"
+    )
     settings = load(Experiment, ["--config", str(path)])
     assert str(settings.source.path) == "/music/a$b"
     assert settings.tracking.uri == "http://127.0.0.1:1"
@@ -53,7 +59,10 @@ def test_names_in_yaml_come_from_the_environment_or_dotenv(
         (["--student.width", "abc"], "student.width: input should be a valid number"),
         (["--student.width", "-1"], "student.width: input should be greater than"),
         (["--source.name", "folder"], "source.path is not set"),
-        (["--source.name", "folder", "--source.path", "/x", "--source.pieces", "3"], "source.pieces does not go with"),
+        (
+            ["--source.name", "folder", "--source.path", "/x", "--source.pieces", "3"],
+            "source.pieces does not go with",
+        ),
         (["--student.name", "resnet"], "student.name"),
         (["surprise"], "is not expected here"),
         (["--objective.weights.cosine", "0"], "at least one weight must be above 0"),
@@ -98,4 +107,7 @@ def test_secrets_are_masked_everywhere(tmp_path: Path) -> None:
 
 
 def test_dotted_overrides_leave_the_rest() -> None:
-    assert with_overrides({"a": {"b": 1, "c": 2}}, {"a.b": 5, "d.e": 6}) == {"a": {"b": 5, "c": 2}, "d": {"e": 6}}
+    assert with_overrides({"a": {"b": 1, "c": 2}}, {"a.b": 5, "d.e": 6}) == {
+        "a": {"b": 5, "c": 2},
+        "d": {"e": 6},
+    }

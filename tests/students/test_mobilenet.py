@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from etude.students.blocks import scaled
 from etude.students.cost import count
@@ -86,16 +85,14 @@ def test_memory_order_changes_nothing() -> None:
     assert maps.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_training_shows_in_evaluation_after_a_hundred_steps() -> None:
+def test_what_training_sees_shows_in_evaluation_within_fifteen_steps() -> None:
     network = mobilenet(0.1)
-    mel = 3 + 2 * torch.randn(8, 32, 64)
+    mel = 3 + 2 * torch.randn(8, 128, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for _ in range(100):
-            network.train()(mel)
-    first_norm = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
-    seen = network.features[0][0](mel.unsqueeze(1)).transpose(0, 1).flatten(1)
-    assert first_norm.running_mean is not None
-    torch.testing.assert_close(first_norm.running_mean, seen.mean(dim=1), rtol=1e-3, atol=1e-3)
+        for _ in range(15):
+            in_training = network.train()(mel)
+        difference = network.eval()(mel) - in_training
+    assert difference.norm() < 0.05 * in_training.norm()
 
 
 @given(st.integers(1, 2000), st.floats(0.1, 4.0))

@@ -61,7 +61,7 @@ def test_all_weights_learn_and_a_batch_can_be_learnt(name: str) -> None:
     for _ in range(30):
         loss = (student(mel) - target).square().mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())

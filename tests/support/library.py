@@ -20,7 +20,11 @@ DIM = 8
 
 
 def made_up_library(
-    root: Path, n_tracks: int = 12, recipe: FeatureRecipe | None = None, teacher: str = TEACHER, dim: int = DIM
+    root: Path,
+    n_tracks: int = 12,
+    recipe: FeatureRecipe | None = None,
+    teacher: str = TEACHER,
+    dim: int = DIM,
 ) -> Store:
     """Write `n_tracks` whose target is a fixed linear map of their mel's mean band levels."""
     recipe = recipe or FeatureRecipe()
@@ -39,7 +43,12 @@ def made_up_library(
         tracks.append(Track(track_id, f"{i}.wav", f"Track {i}", duration_s=n_samples / recipe.sample_rate))
         features.append({"track_id": track_id, "n_samples": n_samples, "frames": frames.tobytes()})
         targets.append(
-            {"track_id": track_id, "n_samples": n_samples, "segments": segments.tobytes(), "track": target.tobytes()}
+            {
+                "track_id": track_id,
+                "n_samples": n_samples,
+                "segments": segments.tobytes(),
+                "track": target.tobytes(),
+            }
         )
     store.write_catalogue("made-up", tracks)
     store.write_shard(features_part(recipe), pa.Table.from_pylist(features, schema=_FEATURES))

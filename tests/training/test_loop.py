@@ -89,7 +89,9 @@ def test_a_finished_run_has_nothing_left_to_do(splits: Splits, tmp_path: Path) -
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 def test_it_learns(splits: Splits, tmp_path: Path, schedule: str) -> None:
-    config = TrainingConfig(epochs=12, batch_size=4, segments_per_track=2, learning_rate=5e-3, schedule=schedule)
+    config = TrainingConfig(
+        epochs=12, batch_size=4, segments_per_track=2, learning_rate=5e-3, schedule=schedule
+    )
     reports = run(splits, tmp_path, config)
     assert reports[-1]["train/cosine"] < 0.7 * reports[0]["train/cosine"]
     assert max(r["validation/cosine"] for r in reports) > reports[0]["validation/cosine"]

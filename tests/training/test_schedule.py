@@ -27,7 +27,9 @@ def test_plateau_cuts_only_without_progress() -> None:
 
 
 def test_state_survives() -> None:
-    first, second = (Schedule("plateau", total_steps=9, warmup_steps=0, patience=0, cut=0.5) for _ in range(2))
+    first, second = (
+        Schedule("plateau", total_steps=9, warmup_steps=0, patience=0, cut=0.5) for _ in range(2)
+    )
     for score in (0.5, 0.4, 0.3):
         first.observe(score)
     second.load_state_dict(first.state_dict())

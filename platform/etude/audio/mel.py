@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.fft
+import scipy.sparse
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ from etude.audio.track_mel import Layout, TrackMel, layout_of
 
 __all__ = ["TrackMel", "log_mel", "mel_basis", "segment_mel"]
 
+_LOG_TO_DB = np.float32(10.0 / np.log(10.0))
 _FRAMES_AT_ONCE = 128  # their spectra, 1 MB, stay in the processor's cache
 
 
@@ -74,12 +76,16 @@ def _hz_to_mel(hz: float) -> float:
 
 
 @lru_cache
-def _window_and_filters(recipe: FeatureRecipe) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Periodic Hann window [n_fft], and the filters [n_bins, n_mels] without the bins that none hears."""
+def _window_and_filters(recipe: FeatureRecipe) -> tuple[NDArray[np.float32], scipy.sparse.csr_array]:
+    """Periodic Hann window [n_fft], and the filters [n_mels, n_bins] without the bins that none hears.
+
+    A bin lies in two filters at most, so a sparse product is a few times faster than a dense one, and it
+    starts no threads, which would fight with those of other processes.
+    """
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(recipe.n_fft) / recipe.n_fft)
     basis = mel_basis(recipe.sample_rate, recipe.n_fft, recipe.n_mels, recipe.fmin, recipe.fmax)
     n_bins = int(np.flatnonzero(basis.any(axis=0))[-1]) + 1
-    return window.astype(np.float32), np.ascontiguousarray(basis[:, :n_bins].T)
+    return window.astype(np.float32), scipy.sparse.csr_array(basis[:, :n_bins])
 
 
 def _framed(samples: NDArray[np.float32], recipe: FeatureRecipe) -> NDArray[np.float32]:
@@ -105,14 +111,14 @@ def _edge_frames(layout: Layout, frames: NDArray[np.float32]) -> NDArray[np.floa
 def _power_db(framed: NDArray[np.float32], recipe: FeatureRecipe, out: NDArray[np.float32]) -> None:
     """Write the mels in dB of frames [k, n_fft] to out [k, n_mels], a chunk at a time to stay in cache."""
     window, filters = _window_and_filters(recipe)
-    n_bins = len(filters)
+    n_bins = filters.shape[1]
     floor = np.float32(10.0 ** (recipe.floor_db / 10.0))
     for start in range(0, len(framed), _FRAMES_AT_ONCE):
         chunk = framed[start : start + _FRAMES_AT_ONCE] * window
         spectrum = scipy.fft.rfft(chunk, axis=1, overwrite_x=True, workers=1)[:, :n_bins]
         power = spectrum.real**2
         power += spectrum.imag**2
-        mel = power @ filters
+        mel = (filters @ power.T).T
         np.maximum(mel, floor, out=mel)
-        np.log10(mel, out=mel)
-        np.multiply(mel, np.float32(10.0), out=out[start : start + _FRAMES_AT_ONCE])
+        np.log(mel, out=mel)  # several times faster than log10, which NumPy does not vectorise
+        np.multiply(mel, _LOG_TO_DB, out=out[start : start + _FRAMES_AT_ONCE])

@@ -14,7 +14,9 @@ def prepare_waveform(audio: Audio, recipe: FeatureRecipe) -> NDArray[np.float32]
 
     The steps are rounded towards zero, as the teachers' production code does (facts/audiomuse.md, b).
     """
-    waveform = np.clip(audio.resampled(recipe.sample_rate), -1.0, 1.0)
+    resampled = audio.resampled(recipe.sample_rate)
+    own = None if resampled is audio.samples else resampled  # the caller's samples stay as they are
+    waveform = np.clip(resampled, -1.0, 1.0, out=own)
     if recipe.quantise == "int16":
         waveform *= _INT16_MAX
         np.trunc(waveform, out=waveform)

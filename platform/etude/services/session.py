@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,18 @@ from etude.tracking.mlflow import Tracking
 def connect(home: Path) -> str:
     """Join the cluster this job was submitted to, this home's head, or one that ends with the process.
 
-    Returns the dashboard's address.
-
-    Authentication is set explicitly: which default Ray takes depends on how the head was started.
+    Outside a submitted job, authentication by this home's token is set explicitly. Ray reads that when it is
+    imported, so the process starts itself anew with it set. Returns the dashboard's address.
     """
-    head = daemon.find(home / "services", "ray")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if "RAY_ADDRESS" not in os.environ:
-        os.environ.update(ray_environment(home))
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.execve(sys.executable, sys.orig_argv, {**os.environ, **ray_environment(home)})
+        head = daemon.find(home / "services", "ray")
         if head:
             options["address"] = f"127.0.0.1:{head.ports[0]}"
         else:  # Tune with Train leaks placement groups without a dashboard
-            options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+            options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
     return f"http://{ray.init(ignore_reinit_error=True, **options).dashboard_url}"
 
 

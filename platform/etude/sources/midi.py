@@ -88,7 +88,8 @@ def _in_range(pitch: int) -> int:
 def _volume(plan: Arrangement) -> int:
     """Channel volume at which the 16-bit rendering is neither clipped nor coarse, for any plan.
 
-    Volume and velocity act squared; the constant and the exponent fit 60 rendered pieces' peaks.
+    Volume and velocity act squared; fitted to the peaks of 60 pieces, after which the loudest of 260
+    reached 0.6 of full scale and the median piece 0.23.
     """
     crowd: float = len(plan.layers) ** 0.35
     return min(127, round(15_500 / (crowd * (plan.velocity + 10))))

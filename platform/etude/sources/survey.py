@@ -44,7 +44,7 @@ COMPOSERS = {  # by the beginning of the path in the corpus
     "trecento/PMFC_06_Giovanni": "Giovanni da Firenze",
     "trecento/PMFC_24": "Johannes Ciconia",
     "verdi": "Giuseppe Verdi",
-    "weber": "Carl Maria von Weber",
+    "weber/": "Carl Maria von Weber",
     "webern": "Anton Webern",
 }
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from etude.students.blocks import Backbone, as_image, conv, pool, scaled
+from etude.students.blocks import Backbone, as_image, batch_norm, conv, pool, scaled
 
 CHANNELS = (32, 64, 128)
 
@@ -19,7 +19,7 @@ class ConvNet(Backbone):
             # The seed rectifies before it pools. The two commute, and this way there is a quarter to rectify.
             layers += [
                 conv(n_channels, n_out, 3),
-                nn.BatchNorm2d(n_out),
+                batch_norm(n_out),
                 nn.MaxPool2d(2),
                 nn.ReLU(inplace=True),
             ]

@@ -26,8 +26,8 @@ class ProjectionHead(nn.Module):
         for name, values in (("mean", mean_D), ("std", std_D)):
             if values.shape != self.norm.weight.shape:
                 raise ValueError(
-                    f"the head's embeddings have {self.norm.weight.numel()} dimensions, but the {name} to start "
-                    f"at has shape {list(values.shape)}: take both from the same teacher"
+                    f"the head's embeddings have {self.norm.weight.numel()} dimensions, but the {name} to "
+                    f"start at has shape {list(values.shape)}: take both from the same teacher"
                 )
         # What comes out of layer norm, before its weight and bias, has mean 0 and variance 1.
         self.norm.weight.data.copy_(std_D)

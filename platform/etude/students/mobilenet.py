@@ -8,13 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from etude.students.blocks import Backbone, as_image, conv, pool, scaled
+from etude.students.blocks import Backbone, as_image, batch_norm, conv, pool, scaled
 
 SQUEEZE = 4  # channels of a block per channel of its squeeze-excitation bottleneck
-
-# The authors' 0.01 suits their 200 epochs of AudioSet. Our runs are of hundreds of steps, after which such
-# running statistics are still those of untrained weights: what was learnt does not show in evaluation.
-MOMENTUM = 0.1
 
 
 class Block(NamedTuple):
@@ -58,7 +54,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, maps_BCMT: Tensor) -> Tensor:
         """[b, c, m, t] to the same shape."""
-        weights_BC = self.fc2(self.fc1(pool(maps_BCMT)).relu()).sigmoid()
+        weights_BC: Tensor = self.fc2(self.fc1(pool(maps_BCMT)).relu()).sigmoid()
         return maps_BCMT * weights_BC[:, :, None, None]
 
 
@@ -133,7 +129,7 @@ def mobilenet(width: float, n_classes: int | None = None) -> MobileNet:
 
 
 def _unit(convolution: nn.Conv2d, activation: type[nn.ReLU] | type[nn.Hardswish] | None) -> nn.Sequential:
-    norm = nn.BatchNorm2d(convolution.out_channels, eps=0.001, momentum=MOMENTUM)
+    norm = batch_norm(convolution.out_channels)
     return nn.Sequential(convolution, norm, *([] if activation is None else [activation(inplace=True)]))
 
 
