@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     dashboard = connect(settings.home)
     tracking = open_tracking(settings, "etude-student-clap")
     name = f"{settings.run}-{splits.data_hash}"
-    folder = settings.home.expanduser().absolute() / "runs" / name
+    folder = settings.home / "runs" / name
     tags = {"git_commit": git_commit(), "etude.kind": "train"}
     run_id = tracking.run(name, name, tags=tags)
     tracking.log_params(run_id, settings.model_dump())

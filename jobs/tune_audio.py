@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         winner.settings, splits, sweep.checkpoint(winner), tracking, sweep.trial_runs[winner.number],
         export_folder(settings.home, sweep.name), {"git_commit": git_commit(), "sweep": sweep.name},
     )  # fmt: skip
-    save(winner.settings, settings.home.expanduser() / "winner.yaml")
+    save(winner.settings, settings.home / "winner.yaml")
     say(sweep_report(sweep, tracking))
     say(student_summary(published))
     say(f"Ray dashboard:     {dashboard}\nnext: make train (the winner's configuration, longer), make stop")

@@ -68,6 +68,11 @@ class Settings(BaseSettings):
 S = TypeVar("S", bound=Settings)
 
 
+def default_home() -> Path:
+    """Where all that is made lies: ETUDE_HOME, or a folder of its own among the user's data."""
+    return Path(os.environ.get("ETUDE_HOME", "~/.local/share/etude")).expanduser().absolute()
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number as in YAML 1.2."""
 

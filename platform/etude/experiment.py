@@ -1,15 +1,14 @@
 """The whole configuration of an audio experiment, and what is built from it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from etude.audio.augment import AugmentConfig
 from etude.audio.recipe import FeatureRecipe
-from etude.config import Section, Settings
+from etude.config import Section, Settings, default_home
 from etude.data.batches import Splits, open_splits
 from etude.data.prepare import Job, PrepareConfig
 from etude.data.split import SplitConfig
@@ -20,11 +19,6 @@ from etude.students import StudentConfig
 from etude.systems.student_clap import StudentClap
 from etude.teachers import Teacher, TeacherConfig, build_teacher
 from etude.training.loop import TrainingConfig
-
-
-def default_home() -> Path:
-    """ETUDE_HOME, or a folder of its own among the user's data."""
-    return Path(os.environ.get("ETUDE_HOME", "~/.local/share/etude")).expanduser()
 
 
 class TrackingConfig(Section):
@@ -59,13 +53,18 @@ class Experiment(Settings):
             return data | {"source": source | {"name": "demo"}}
         return data
 
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()  # workers run in folders of their own
+
     @property
     def store(self) -> Store:
         return Store(self.home / "store")
 
     @property
     def cache(self) -> Path:
-        return self.home.expanduser().absolute() / "cache"
+        return self.home / "cache"
 
 
 def prepare_job(settings: Experiment) -> Job:

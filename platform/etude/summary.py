@@ -51,4 +51,4 @@ def student_summary(published: Published) -> str:
 
 def export_folder(home: Path, name: str) -> Path:
     """Where a student's files are put."""
-    return home.expanduser().absolute() / "exports" / name
+    return home / "exports" / name

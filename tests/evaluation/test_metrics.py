@@ -43,7 +43,9 @@ def test_noise_finds_neighbours_at_chance() -> None:
 
 def test_own_track_is_no_neighbour() -> None:
     vectors = np.eye(TRACKS)[TRACK] + 1e-3 * RNG.normal(size=(N, TRACKS))
-    overlap, _ = neighbour_overlap(unit(vectors), unit(RNG.normal(size=(N, TRACKS))), TRACK, np.full(N, 1 / N))
+    overlap, _ = neighbour_overlap(
+        unit(vectors), unit(RNG.normal(size=(N, TRACKS))), TRACK, np.full(N, 1 / N)
+    )
     assert overlap < 0.3  # own segments, which both find nearest, would make this at least 0.5
 
 

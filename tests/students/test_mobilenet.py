@@ -1,11 +1,14 @@
 """The MobileNets are those that EfficientAT publishes, at every width."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.students.blocks import scaled
+from etude.students.blocks import Backbone, scaled
+from etude.students.convnet import convnet
 from etude.students.cost import count
 from etude.students.mobilenet import InvertedResidual, MobileNet, mobilenet
 
@@ -85,14 +88,19 @@ def test_memory_order_changes_nothing() -> None:
     assert maps.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_what_training_sees_shows_in_evaluation_within_fifteen_steps() -> None:
-    network = mobilenet(0.1)
-    mel = 3 + 2 * torch.randn(8, 128, 256, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("build", [mobilenet, convnet])
+def test_what_training_sees_shows_in_evaluation_within_thirty_steps(
+    build: Callable[[float], Backbone],
+) -> None:
+    torch.manual_seed(0)
+    network = build(0.2)
+    mel = 3 + 2 * torch.randn(16, 128, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for _ in range(15):
+        for _ in range(30):
             in_training = network.train()(mel)
         difference = network.eval()(mel) - in_training
-    assert difference.norm() < 0.05 * in_training.norm()
+    # Deep maps are small, and a running variance is n / (n - 1) times the one used in training.
+    assert difference.norm() < 0.15 * in_training.norm()
 
 
 @given(st.integers(1, 2000), st.floats(0.1, 4.0))

@@ -18,6 +18,7 @@ from etude.audio.track_mel import Layout, TrackMel, layout_of
 
 __all__ = ["TrackMel", "log_mel", "mel_basis", "segment_mel"]
 
+_TINY = np.finfo(np.float32).tiny  # has a logarithm; silence has none
 _LOG_TO_DB = np.float32(10.0 / np.log(10.0))
 _FRAMES_AT_ONCE = 128  # their spectra, 1 MB, stay in the processor's cache
 
@@ -112,13 +113,13 @@ def _power_db(framed: NDArray[np.float32], recipe: FeatureRecipe, out: NDArray[n
     """Write the mels in dB of frames [k, n_fft] to out [k, n_mels], a chunk at a time to stay in cache."""
     window, filters = _window_and_filters(recipe)
     n_bins = filters.shape[1]
-    floor = np.float32(10.0 ** (recipe.floor_db / 10.0))
     for start in range(0, len(framed), _FRAMES_AT_ONCE):
         chunk = framed[start : start + _FRAMES_AT_ONCE] * window
         spectrum = scipy.fft.rfft(chunk, axis=1, overwrite_x=True, workers=1)[:, :n_bins]
         power = spectrum.real**2
         power += spectrum.imag**2
         mel = (filters @ power.T).T
-        np.maximum(mel, floor, out=mel)
+        np.maximum(mel, _TINY, out=mel)
         np.log(mel, out=mel)  # several times faster than log10, which NumPy does not vectorise
-        np.multiply(mel, _LOG_TO_DB, out=out[start : start + _FRAMES_AT_ONCE])
+        mel *= _LOG_TO_DB
+        np.maximum(mel, recipe.floor_db, out=out[start : start + _FRAMES_AT_ONCE])

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etude.cli import guarded
+from etude.config import default_home
 from etude.errors import UserError
-from etude.experiment import default_home
 from etude.services import daemon
 
 

@@ -36,5 +36,5 @@ def open_tracking(settings: Experiment, experiment: str) -> Tracking:
     """The MLflow server that the settings or MLFLOW_TRACKING_URI name, else this home's own."""
     uri = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri is None:
-        uri = mlflow_server(settings.home.expanduser().absolute(), daemon.free_port())
+        uri = mlflow_server(settings.home, daemon.free_port())
     return Tracking(uri, experiment)

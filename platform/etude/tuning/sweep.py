@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # with verbose=0 below, Tune then prints nothing of its own
+
 import ray
 import yaml
 from ray import tune
@@ -91,7 +93,7 @@ def run_sweep(
     draw(settings, (settings.seed, 0))
     teacher = load_teacher(settings)
     splits = open_data(settings, teacher)
-    home = settings.home.expanduser().absolute()
+    home = settings.home
     folder, number, continued = _choose_folder(home / "sweeps", settings, splits.data_hash)
     with _locked(folder):
         drawn = draw(settings, (settings.seed, number))
