@@ -8,10 +8,9 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 # Ray reads its authentication when it is imported, and a head that someone runs here must not be joined.
-_token = tempfile.NamedTemporaryFile("w", prefix="etude-test-token-")
-_token.write(secrets.token_hex(32))
-_token.flush()
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _token.name, "ETUDE_HOME": "/nonexistent"}
+_token = Path(tempfile.mkdtemp(prefix="etude-test-")) / "token"
+_token.write_text(secrets.token_hex(32))
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token), "ETUDE_HOME": "/nonexistent"}
 for _name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)
 

@@ -78,7 +78,7 @@ def test_what_is_wrong_is_one_sentence(argv: list[str], said: str) -> None:
 
 def test_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", "training: {lerning_rate: 0.1}")
-    with pytest.raises(UserError, match="training.lerning_rate; did you mean training.learning_rate?"):
+    with pytest.raises(UserError, match=r"training\.lerning_rate; did you mean training\.learning_rate\?"):
         load(Experiment, ["--config", str(path)])
 
 

@@ -8,7 +8,7 @@ class UserError(ValueError):
     """
 
 
-class BadAudio(ValueError):
+class BadAudio(ValueError):  # noqa: N818
     """One track's bytes are at fault: the track goes to quarantine with this message as its reason.
 
     Network and permission errors are never this; they stay OSError and are tried again.

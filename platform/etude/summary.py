@@ -36,7 +36,8 @@ def student_summary(published: Published) -> str:
             f"  cosine               {test.cosine:.4f}  (best constant {test.constant_cosine:.4f})",
             f"  cosine of tracks     {test.track_cosine:.4f}  "
             f"(best constant {test.track_constant_cosine:.4f})",
-            f"  neighbour overlap    {test.overlap:.3f}   ({times:.1f} times chance, {test.overlap_chance:.3f})",
+            f"  neighbour overlap    {test.overlap:.3f}   "
+            f"({times:.1f} times chance, {test.overlap_chance:.3f})",
             f"  size                 {published.parameters / 1e6:.2f} M parameters, "
             f"{published.macs / 1e6:.0f} M multiply-adds for 10 s",
             f"  ONNX against PyTorch on real audio: least cosine {parity:.6f}",

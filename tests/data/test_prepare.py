@@ -16,7 +16,8 @@ from etude.audio.mel import log_mel
 from etude.audio.segment import segments_of
 from etude.audio.waveform import prepare_waveform
 from etude.data.batches import open_splits
-from etude.data.prepare import Fetch, Job, PrepareConfig, PrepareReport, plan, prepare
+from etude.data.fetch import Fetch
+from etude.data.prepare import Job, PrepareConfig, PrepareReport, plan, prepare
 from etude.data.split import SplitConfig
 from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
@@ -156,11 +157,12 @@ def test_a_library_prepared_otherwise_is_not_used(demo: Experiment) -> None:
 
 
 def test_a_file_that_is_gone_is_out_of_reach_not_bad(tmp_path: Path, library: Path) -> None:
-    job = job_for(tmp_path / "home", library, fetch_attempts=2)
+    job = job_for(tmp_path / "home", library)
     track = next(build_source(job.source, job.cache).tracks())
     Path(track.uri).unlink(missing_ok=True)
     (library / "a.mp3").unlink(missing_ok=True)
-    row = asyncio.run(Fetch(job)._fetch({"track": json.dumps(asdict(track))}))
+    fetch = Fetch(job.source, job.cache, attempts=2, concurrency=1)
+    row = asyncio.run(fetch._fetch({"track": json.dumps(asdict(track))}))
     assert row["status"] == "unreachable"
     assert "cannot be fetched" in row["reason"]
 

@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 N, D, TRACKS = 120, 16, 20
 TRACK = np.repeat(np.arange(TRACKS), N // TRACKS)
 TEACHER = RNG.normal(size=(N, D)) + 2.0
-TEACHER_TRACKS = np.stack([TEACHER[TRACK == i].mean(axis=0) for i in range(TRACKS)])
+TEACHER_TRACKS = np.stack([TEACHER[i == TRACK].mean(axis=0) for i in range(TRACKS)])
 
 
 def test_the_teacher_itself_is_perfect() -> None:

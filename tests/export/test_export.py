@@ -155,7 +155,8 @@ def test_publishing_registers_and_the_better_one_is_champion(
     assert record["git_commit"] == "abc"
     assert "waveform" in record["parity"]
     assert {path.name for path in first.folder.iterdir()} == {
-        "README.md", "config.yaml", "student.onnx", "student_waveform.onnx", "test_set.png", "test_tracks.txt",
+        "README.md", "config.yaml", "student.onnx", "student_waveform.onnx", "test_set.png",
+        "test_tracks.txt",
     }  # fmt: skip
     logged = {
         file.path for file in MlflowClient(mlflow_uri).list_artifacts(tracking.run("first", ""), "export")

@@ -18,8 +18,15 @@ SERVE = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1"]
 def start(folder: Path, port: int, command: list[str] | None = None) -> daemon.Daemon:
     url = f"http://127.0.0.1:{port}"
     return daemon.start(
-        folder, "web", command or [*SERVE, str(port)], address=url, ports=[port], ready_url=url, env={}, timeout_s=20
-    )  # fmt: skip
+        folder,
+        "web",
+        command or [*SERVE, str(port)],
+        address=url,
+        ports=[port],
+        ready_url=url,
+        env={},
+        timeout_s=20,
+    )
 
 
 def test_started_found_and_stopped(tmp_path: Path) -> None:

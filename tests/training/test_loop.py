@@ -1,5 +1,6 @@
 """The loop learns, and a run that was cut off gives the losses of one that was not."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ CONFIG = TrainingConfig(epochs=4, batch_size=4, segments_per_track=1, learning_r
 IDENTITY = {"recipe": "r"}
 
 
-class Stop(Exception):
+class Stopped(Exception):  # noqa: N818
     """Ends a run as a lost process would, right after an epoch was reported."""
 
 
@@ -54,12 +55,10 @@ def run(
         assert checkpoint.exists()
         reports.append({key: value for key, value in metrics.items() if key != "seconds"})
         if metrics["epoch"] == stop_after:
-            raise Stop
+            raise Stopped
 
-    try:
+    with contextlib.suppress(Stopped):
         train(system(name), splits, config, seed=3, folder=folder, report=report, identity=IDENTITY)
-    except Stop:
-        pass
     return reports
 
 

@@ -4,7 +4,6 @@ One row is one track until it is written. A track whose audio is at fault become
 costs no other track; a track that cannot be fetched now is reported and tried again by the next run.
 """
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -12,21 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import ray
 import ray.data
 from pydantic import Field
 
-from etude.audio.decode import check_audible, decode
-from etude.audio.mel import log_mel
 from etude.audio.recipe import FeatureRecipe
-from etude.audio.segment import segments_of
-from etude.audio.waveform import prepare_waveform
 from etude.cli import duration
 from etude.config import Section
+from etude.data.features import Featurize
+from etude.data.fetch import Fetch
+from etude.data.shards import write_rows
 from etude.data.store import Quarantined, Store, features_part, targets_part
-from etude.errors import BadAudio, UserError
+from etude.errors import UserError
 from etude.sources import SourceConfig, build_source
 from etude.sources.base import Track
 from etude.teachers import TeacherConfig, build_teacher
@@ -184,6 +180,7 @@ def _check_disk(store: Store, planned: Plan) -> None:
 
 def _rows(job: Job, todo: Sequence[tuple[Track, bool, bool]]) -> Iterator[dict[str, Any]]:
     """Run the pipeline; yields one status row a track, after its shard was committed."""
+    options = job.prepare
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     n_actors = min(cpus, len(todo))
     context = ray.data.DataContext.get_current()
@@ -201,122 +198,21 @@ def _rows(job: Job, todo: Sequence[tuple[Track, bool, bool]]) -> Iterator[dict[s
     dataset = (
         ray.data.from_items(items, override_num_blocks=min(len(items), 16 * cpus))
         .map_batches(
-            Fetch, fn_constructor_args=(job,), batch_size=1, batch_format="pyarrow",
+            Fetch,
+            fn_constructor_args=(job.source, job.cache, options.fetch_attempts, options.fetch_concurrency),
+            batch_size=1, batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=n_actors), num_cpus=0.3,
         )
         .map_batches(
-            Featurize, fn_constructor_args=(job,), batch_size=1, batch_format="pyarrow",
+            Featurize,
+            fn_constructor_args=(job.recipe, job.teacher, options.min_duration_s, options.silence_dbfs),
+            batch_size=1, batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=n_actors), num_cpus=0.5,
         )
         .map_batches(
-            write_rows, fn_args=(job.store, job.recipe), batch_size=job.prepare.shard_tracks,
+            write_rows, fn_args=(job.store, job.recipe), batch_size=options.shard_tracks,
             batch_format="pyarrow", num_cpus=0.2,
         )
     )  # fmt: skip
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from batch.to_pylist()
-
-
-class Fetch:
-    """Brings the original bytes of each track; an actor with many downloads under way."""
-
-    def __init__(self, job: Job) -> None:
-        self._source = build_source(job.source, job.cache)
-        self._attempts = job.prepare.fetch_attempts
-        self._slots = asyncio.Semaphore(job.prepare.fetch_concurrency)
-
-    async def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = await asyncio.gather(*(self._fetch(row) for row in batch.to_pylist()))
-        return pa.Table.from_pylist(rows, schema=_FETCHED)
-
-    async def _fetch(self, row: dict[str, Any]) -> dict[str, Any]:
-        track = Track(**json.loads(row["track"]))
-        async with self._slots:
-            for attempt in range(1, self._attempts + 1):
-                try:
-                    return row | {"data": await self._source.fetch(track), "status": "", "reason": ""}
-                except BadAudio as error:
-                    return row | {"data": None, "status": "quarantined", "reason": str(error)}
-                except OSError as error:
-                    reason = error.strerror or str(error)
-                    if attempt < self._attempts:
-                        await asyncio.sleep(0.2 * 2**attempt)
-        return row | {"data": None, "status": "unreachable", "reason": f"cannot be fetched: {reason}"}
-
-
-class Featurize:
-    """Decodes once and computes what is missing: the log-mel, the teacher's targets, or both."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._teacher = build_teacher(job.teacher)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([self._row(row) for row in batch.to_pylist()], schema=_PREPARED)
-
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
-        result = {"track_id": row["track_id"]}
-        if row["data"] is None:
-            return result | {"status": row["status"], "stage": "fetch", "reason": row["reason"]}
-        try:
-            features = self.features(row["data"], row["need_features"], row["need_targets"])
-            return result | features | {"status": "prepared", "teacher": self._teacher.id}
-        except BadAudio as error:
-            return result | {"status": "quarantined", "stage": "decode", "reason": str(error)}
-
-    def features(self, data: bytes, mel: bool, targets: bool) -> dict[str, Any]:
-        """What the store keeps of one file. Raises BadAudio."""
-        recipe, limits = self._job.recipe, self._job.prepare
-        audio = decode(data)
-        check_audible(audio, limits.min_duration_s, limits.silence_dbfs)
-        waveform = prepare_waveform(audio, recipe)
-        result: dict[str, Any] = {"n_samples": len(waveform)}
-        if mel:
-            result["frames"] = log_mel(waveform, recipe).frames.astype(recipe.dtype).tobytes()
-        if targets:
-            embedded = self._teacher.embed(audio, segments_of(len(waveform), recipe))
-            result["segments"] = embedded.segments.astype(np.float32).tobytes()
-            result["track"] = embedded.track.astype(np.float32).tobytes()
-        return result
-
-
-def write_rows(batch: pa.Table, store: str, recipe: FeatureRecipe) -> pa.Table:
-    """Write one shard of each kind that the rows hold; the status rows go on."""
-    target = Store(store)
-    has_mel = batch.filter(pa.compute.is_valid(batch["frames"]))
-    if has_mel.num_rows:
-        target.write_shard(features_part(recipe), has_mel.select(["track_id", "n_samples", "frames"]))
-    has_targets = batch.filter(pa.compute.is_valid(batch["segments"]))
-    if has_targets.num_rows:
-        teacher_id = has_targets["teacher"][0].as_py()
-        target.write_shard(
-            targets_part(teacher_id, recipe),
-            has_targets.select(["track_id", "n_samples", "segments", "track"]),
-        )
-    return batch.select(["track_id", "status", "stage", "reason"])
-
-
-_FETCHED = pa.schema(
-    [
-        ("track_id", pa.string()),
-        ("track", pa.string()),
-        ("need_features", pa.bool_()),
-        ("need_targets", pa.bool_()),
-        ("data", pa.large_binary()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
-_PREPARED = pa.schema(
-    [
-        ("track_id", pa.string()),
-        ("teacher", pa.string()),
-        ("status", pa.string()),
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("n_samples", pa.int64()),
-        ("frames", pa.large_binary()),
-        ("segments", pa.large_binary()),
-        ("track", pa.large_binary()),
-    ]
-)

@@ -41,7 +41,8 @@ A student of `{metadata["teacher"]}` for 10 s of music, {metadata["parameters"]:
 | `student.onnx` | `mel_spectrogram` (batch, 1, 128, 1001) in dB | `embedding` |
 | `student_waveform.onnx` | `waveform` (batch, 480000), mono, 48 kHz, -1..1 | `embedding` |
 
-Each file holds its recipe (`{metadata["recipe_id"]}`), teacher, data hash and figures under the metadata key `etude`.
+Each file holds its recipe (`{metadata["recipe_id"]}`), teacher, data hash and figures under the metadata
+key `etude`.
 
 ## Figures on {test.n_tracks:.0f} held-out tracks ({test.n_segments:.0f} segments)
 

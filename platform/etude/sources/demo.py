@@ -112,7 +112,7 @@ class DemoSource:
             "key": score.key,
             "metre": score.metre or "unmeasured",
             "tempo_bpm": str(plan.tempo),
-            "instruments": "; ".join(layer.instrument for layer in plan.layers),
+            "instruments": "; ".join(plan.instruments),
             "drums": "yes" if plan.drums else "no",
         }
         return Track(

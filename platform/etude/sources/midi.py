@@ -14,7 +14,6 @@ TICKS_PER_S = 960  # 480 a quarter at MIDI's default of 120 quarters a minute
 DRUM_CHANNEL = 9  # as General MIDI has it
 KICK = 36  # General MIDI drum key
 LOWEST, HIGHEST = 28, 100  # notes beyond are moved by octaves: E1 to E7
-STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11, "#": 1, "b": -1}
 
 Stroke = tuple[int, float, float, int, float]  # channel, start and length in seconds, pitch, velocity
 
@@ -24,9 +23,9 @@ def to_midi(parts: Sequence[Sequence[Note]], plan: Arrangement) -> bytes:
     rng = Random(plan.random)
     end_tick = round(TICKS_PER_S * plan.duration_s)
     events: list[tuple[int, int, mido.Message]] = []  # tick, rank within the tick, message
-    for number, layer in enumerate(plan.layers):
-        pan = round(127 * (number + 0.5) / len(plan.layers))
-        events += _setup(_channel(number), PROGRAMS[layer.instrument], pan, plan)
+    for number, instrument in enumerate(plan.instruments):
+        pan = round(127 * (number + 0.5) / len(plan.instruments))
+        events += _setup(_channel(number), PROGRAMS[instrument], pan, plan)
     if plan.drums:
         events += _setup(DRUM_CHANNEL, 0, 64, plan)
     for channel, start_s, length_s, pitch, velocity in [*_melodic(parts, plan), *_drumming(plan)]:
@@ -42,22 +41,13 @@ def to_midi(parts: Sequence[Sequence[Note]], plan: Arrangement) -> bytes:
 def _melodic(parts: Sequence[Sequence[Note]], plan: Arrangement) -> Iterator[Stroke]:
     beat = beat_quarters(plan.metre)
     quarter_s = 60 / plan.tempo / beat
-    for number, layer in enumerate(plan.layers):
-        notes = _drone(plan, quarter_s) if layer.part is None else parts[layer.part]
+    for number in range(len(plan.instruments)):
         for repeat in range(plan.repeats):
-            for note in notes:
+            for note in parts[number]:
                 start_s = repeat * plan.period_s + note.onset * quarter_s
                 velocity = plan.velocity + (10 if note.onset % beat == 0 else 0)
-                pitch = _in_range(note.pitch + 12 * layer.octaves)
-                yield _channel(number), start_s, note.length * quarter_s * plan.gate, pitch, velocity
-
-
-def _drone(plan: Arrangement, quarter_s: float) -> list[Note]:
-    """Tonic and fifth below middle C, struck every four beats."""
-    tonic = 48 + sum(STEPS[letter] for letter in plan.key.split()[0])
-    step = 4 * beat_quarters(plan.metre)
-    strokes = range(max(1, round(plan.period_s / quarter_s / step)))
-    return [Note(i * step, step, pitch) for i in strokes for pitch in (tonic, tonic + 7)]
+                length_s = note.length * quarter_s * plan.gate
+                yield _channel(number), start_s, length_s, _in_range(note.pitch), velocity
 
 
 def _drumming(plan: Arrangement) -> Iterator[Stroke]:
@@ -91,7 +81,7 @@ def _volume(plan: Arrangement) -> int:
     Volume and velocity act squared; fitted to the peaks of 60 pieces, after which the loudest of 260
     reached 0.6 of full scale and the median piece 0.23.
     """
-    crowd: float = len(plan.layers) ** 0.35
+    crowd: float = len(plan.instruments) ** 0.35
     return min(127, round(15_500 / (crowd * (plan.velocity + 10))))
 
 

@@ -30,7 +30,10 @@ class StudentConfig(Section):
     name: Literal["mobilenet", "convnet"] = "mobilenet"
     width: float = Field(0.4, ge=0.1, le=4.0, description="scale of every layer's channels; mn04 is 0.4")
     frame_stride: int = Field(
-        1, ge=1, le=8, description="frames averaged into one: 2 is EfficientAT's hop of 20 ms, at half the cost"
+        1,
+        ge=1,
+        le=8,
+        description="frames averaged into one: 2 is EfficientAT's hop of 20 ms, for half",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="in the projection head")
     input_map: InputMap = Field(

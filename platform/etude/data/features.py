@@ -1,0 +1,55 @@
+"""The second step of preparing: decode once, and compute the log-mel, the teacher's targets, or both."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from etude.audio.decode import check_audible, decode
+from etude.audio.mel import log_mel
+from etude.audio.recipe import FeatureRecipe
+from etude.audio.segment import segments_of
+from etude.audio.waveform import prepare_waveform
+from etude.data.shards import PREPARED
+from etude.errors import BadAudio
+from etude.teachers import TeacherConfig, build_teacher
+
+
+class Featurize:
+    """Bytes in, features out; a track whose audio is at fault becomes a row that says why."""
+
+    def __init__(
+        self, recipe: FeatureRecipe, teacher: TeacherConfig, min_duration_s: float, silence_dbfs: float
+    ) -> None:
+        self._recipe = recipe
+        self._teacher = build_teacher(teacher)
+        self._min_duration_s = min_duration_s
+        self._silence_dbfs = silence_dbfs
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._row(row) for row in batch.to_pylist()], schema=PREPARED)
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        result = {"track_id": row["track_id"]}
+        if row["data"] is None:
+            return result | {"status": row["status"], "stage": "fetch", "reason": row["reason"]}
+        try:
+            features = self.features(row["data"], row["need_features"], row["need_targets"])
+            return result | features | {"status": "prepared", "teacher": self._teacher.id}
+        except BadAudio as error:
+            return result | {"status": "quarantined", "stage": "decode", "reason": str(error)}
+
+    def features(self, data: bytes, mel: bool, targets: bool) -> dict[str, Any]:
+        """What the store keeps of one file. Raises BadAudio."""
+        recipe = self._recipe
+        audio = decode(data)
+        check_audible(audio, self._min_duration_s, self._silence_dbfs)
+        waveform = prepare_waveform(audio, recipe)
+        result: dict[str, Any] = {"n_samples": len(waveform)}
+        if mel:
+            result["frames"] = log_mel(waveform, recipe).frames.astype(recipe.dtype).tobytes()
+        if targets:
+            embedded = self._teacher.embed(audio, segments_of(len(waveform), recipe))
+            result["segments"] = embedded.segments.astype(np.float32).tobytes()
+            result["track"] = embedded.track.astype(np.float32).tobytes()
+        return result
