@@ -16,7 +16,7 @@ SplitName = Literal["train", "validation", "test"]
 class SplitConfig(Section):
     """How much is held out. The seed is its own, so that another training seed keeps the same test set."""
 
-    validation: float = Field(0.15, gt=0, lt=0.5, description="share of works for choosing a student")
+    validation: float = Field(0.12, gt=0, lt=0.5, description="share of works for choosing a student")
     test: float = Field(0.15, gt=0, lt=0.5, description="share of works that no choice ever sees")
     seed: int = 0
 
