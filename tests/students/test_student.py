@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from etude.students import BACKBONES, Student, StudentConfig, build_student
+from etude.students.cost import count
 
 N_MELS, N_FRAMES = 128, 1001
 
@@ -122,3 +123,15 @@ def test_onnx_gives_the_same_embeddings_for_any_batch(tmp_path: Path, name: str,
         (embedding,) = session.run(["embedding"], {"mel_spectrogram": mel.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(embedding, student(mel).numpy(), rtol=0, atol=1e-4)
+
+
+def test_frame_stride_costs_less_and_hears_the_same_shape() -> None:
+    plain, strided = (
+        build_student(StudentConfig(width=0.1, frame_stride=stride), 200, normalize=False)
+        for stride in (1, 4)
+    )
+    mel = torch.randn(2, 128, 1001) * 10 - 40
+    assert strided(mel).shape == plain(mel).shape
+    assert count(strided, 128, 1001).macs < 0.3 * count(plain, 128, 1001).macs
+    held = mel[:, :, :1000].unflatten(2, (250, 4)).mean(3).repeat_interleave(4, dim=2)
+    torch.testing.assert_close(strided.eval()(mel), strided(held))

@@ -22,7 +22,6 @@ from etude.config import default_home
 from etude.errors import UserError
 from etude.services import daemon
 
-
 # glibc gives large arrays back at once and fetches them anew, page by page: a third of a training step.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 
