@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from etude.config import MASK, Section, load, mask, read_yaml, save, with_overrides
 from etude.errors import UserError
 from etude.experiment import Experiment
+from etude.tuning.trial import SweepExperiment, trial_settings
 
 
 def write(path: Path, text: str) -> Path:
@@ -49,6 +50,14 @@ def test_names_in_yaml_come_from_the_environment_or_dotenv(
     assert str(settings.source.path) == "/music/a$b"
     assert settings.tracking.uri == "http://127.0.0.1:1"
     monkeypatch.delenv("SERVER")
+
+
+def test_the_environment_does_not_reach_what_code_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial's drawn width must not silently become the environment's."""
+    monkeypatch.setenv("ETUDE_STUDENT__WIDTH", "0.5")
+    settings = load(SweepExperiment, ["--student.dropout", "0.2"])
+    assert settings.student.width == 0.5
+    assert trial_settings(settings, {"student.width": 0.3}).student.width == 0.3
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import os
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -31,6 +32,7 @@ from pydantic_settings import (
 from etude.errors import UserError
 
 MASK = "********"
+_loading = ContextVar("loading", default=False)
 
 
 class Section(BaseModel):
@@ -62,7 +64,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings  # init_settings are the YAML files; the command line goes first
+        # What code passes to a constructor, a trial's draws for instance, is final: only `load` reads around.
+        # There, init_settings are the YAML files, and the command line goes before both.
+        return (env_settings, init_settings) if _loading.get() else (init_settings,)
 
 
 S = TypeVar("S", bound=Settings)
@@ -138,12 +142,15 @@ def load(settings: type[S], argv: Sequence[str], defaults: Mapping[str, Path] | 
         if section not in given:
             data = merge(data, read_yaml(path))
     data = merge(data, given)
+    token = _loading.set(True)
     try:
         return CliApp.run(settings, cli_args=rest, **data)
     except SettingsError as error:
         raise UserError(_explain_cli(settings, error)) from None
     except ValidationError as error:
         raise UserError(explain(settings, error)) from None
+    finally:
+        _loading.reset(token)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
