@@ -97,7 +97,8 @@ def test_broken_files_are_refused(tmp_path: Path, text: str) -> None:
         read_yaml(write(tmp_path / "c.yaml", text))
 
 
-def test_what_is_saved_loads_to_the_same(tmp_path: Path) -> None:
+def test_what_is_saved_loads_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ETUDE_HOME")
     settings = load(Experiment, ["--student.width", "0.3", "--source.pieces", "7", "--home", str(tmp_path)])
     save(settings, tmp_path / "c.yaml")
     assert load(Experiment, ["--config", str(tmp_path / "c.yaml")]) == settings

@@ -25,7 +25,9 @@ from etude.training.loop import train
 @pytest.fixture(scope="module")
 def settings(demo: Experiment) -> Experiment:
     data = demo.model_dump()
-    return Experiment(**data | {"student": {"width": 0.1}, "training": {"epochs": 1, "batch_size": 4}})
+    return Experiment(
+        **data | {"student": {"width": 0.1, "frame_stride": 4}, "training": {"epochs": 4, "batch_size": 4}}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +36,24 @@ def splits(settings: Experiment) -> Splits:
 
 
 @pytest.fixture(scope="module")
-def system(settings: Experiment, splits: Splits) -> StudentClap:
+def system(settings: Experiment, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> StudentClap:
+    """Trained for a moment: before, its answers hardly depend on what it hears."""
     system = build_system(settings, load_teacher(settings), seed=0)
-    system.start_at(splits.train)
+    trained(system, settings, splits, tmp_path_factory.mktemp("system"))
     return system.eval()
+
+
+def trained(system: StudentClap, settings: Experiment, splits: Splits, folder: Path) -> Path:
+    train(
+        system,
+        splits,
+        settings.training,
+        seed=0,
+        folder=folder,
+        report=lambda metrics, path: None,
+        identity=identity(settings, load_teacher(settings), splits),
+    )
+    return folder / "best.pt"
 
 
 @pytest.fixture(scope="module")
@@ -117,17 +133,12 @@ def test_publishing_registers_and_the_better_one_is_champion(
     teacher = load_teacher(settings)
 
     def checkpoint(name: str, spoil: bool) -> Path:
-        system = build_system(settings, teacher, seed=0)
-        folder = tmp_path / name
-        train(
-            system, splits, settings.training, seed=0, folder=folder, report=lambda metrics, path: None,
-            identity=identity(settings, teacher, splits),
-        )  # fmt: skip
+        path = trained(build_system(settings, teacher, seed=0), settings, splits, tmp_path / name)
         if spoil:
-            state = torch.load(folder / "best.pt", weights_only=True)
-            state["model"]["student.head.layer_norm.bias"].neg_()
-            torch.save(state, folder / "best.pt")
-        return folder / "best.pt"
+            state = torch.load(path, weights_only=True)
+            state["model"]["student.head.norm.bias"].neg_()
+            torch.save(state, path)
+        return path
 
     outcomes = []
     for name, spoil in (("first", False), ("worse", True)):

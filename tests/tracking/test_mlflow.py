@@ -76,7 +76,7 @@ def test_a_model_is_registered_with_its_signature_and_crowned(tracking: Tracking
     assert onnx.load(back).graph.node[0].op_type == "Neg"
     inputs = signature(onnx.load(path)).inputs.to_dict()
     assert inputs[0]["name"] == "x"
-    assert inputs[0]["tensor-spec"]["shape"] == [-1, 3]
+    assert tuple(inputs[0]["tensor-spec"]["shape"]) == (-1, 3)
 
 
 def test_no_server_is_said_in_one_sentence() -> None:

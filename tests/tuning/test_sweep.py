@@ -63,7 +63,7 @@ def test_a_sweep_ends_with_runs_table_plot_and_addresses(demo: Experiment, mlflo
 
 def test_a_trial_that_fails_does_not_end_the_sweep(demo: Experiment, mlflow_uri: str) -> None:
     space = {**SPACE, "training.learning_rate": Distribution(choice=[2e-3, 1e30])}
-    settings = settings_for(demo, "failing", space, trials=4)
+    settings = settings_for(demo, "failing", space, trials=5)
     result = run_sweep(settings, Tracking(mlflow_uri, "sweep-tests"), {}, lambda line: None)
     by_rate = {
         (trial.overrides["training.learning_rate"] > 1, trial.ended == "failed") for trial in result.trials

@@ -36,11 +36,11 @@ def student_plots(system: StudentClap, dataset: Dataset, batch_size: int, folder
     left.set(xlabel="cosine to the teacher", ylabel="segments", title="Held-out segments")
     left.legend()
     other = tracks[:, None] < tracks[None, :]
-    right.hexbin(
-        (teacher @ teacher.T)[other], (student @ student.T)[other], gridsize=50, mincnt=1, cmap="viridis"
-    )
-    ends = [float((teacher @ teacher.T)[other].min()), 1.0]
-    right.plot(ends, ends, color="tab:red", linewidth=1)
+    pairs = (teacher @ teacher.T)[other]
+    if len(pairs):  # with a single held-out track there are none
+        right.hexbin(pairs, (student @ student.T)[other], gridsize=50, mincnt=1, cmap="viridis")
+        ends = [float(pairs.min()), 1.0]
+        right.plot(ends, ends, color="tab:red", linewidth=1)
     right.set(xlabel="teacher", ylabel="student", title="Cosines between segments of different tracks")
     plot = folder / "test_set.png"
     figure.savefig(plot, dpi=110)

@@ -32,7 +32,8 @@ def find(folder: Path, name: str) -> Daemon | None:
     """The server that an earlier command started, if it still runs."""
     path = folder / f"{name}.json"
     try:
-        daemon = Daemon(**json.loads(path.read_text()))
+        record = json.loads(path.read_text())
+        daemon = Daemon(**record | {"ports": tuple(record["ports"])})
         process = psutil.Process(daemon.pid)
         running = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - daemon.created) < 1
     except (FileNotFoundError, json.JSONDecodeError, psutil.NoSuchProcess):

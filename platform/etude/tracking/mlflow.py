@@ -1,6 +1,7 @@
 """A thin layer over one MLflow server: runs found again by tag, one batch of metrics an epoch."""
 
 import os
+import socket
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,11 +47,12 @@ class Tracking:
         self.uri = uri.rstrip("/")
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         try:
+            _knock(self.uri)
             found = self._client.get_experiment_by_name(experiment)
             self.experiment_id: str = (
                 found.experiment_id if found else self._client.create_experiment(experiment)
             )
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:
             reason = str(mask(str(error).splitlines()[0]))[:200]
             raise UserError(
                 f"no MLflow server answers at {mask(uri)} ({reason}): start it with `make up`, "
@@ -150,6 +152,14 @@ class Tracking:
             for ids in (run_ids, [self.experiment_id])
         )
         return f"{self.uri}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def _knock(uri: str) -> None:
+    """Raise OSError at once where nobody listens; the client itself would try for half a minute."""
+    address = urllib.parse.urlsplit(uri)
+    if address.scheme in ("http", "https"):
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), timeout=10).close()
 
 
 def signature(model: onnx.ModelProto) -> ModelSignature:

@@ -1,6 +1,7 @@
 """What the driver does as trials report and end: MLflow, the journal's last word, a line for the user."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -41,7 +42,8 @@ class Follow(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["trial"]
-        reason = str(trial.get_error() or "unknown").strip().splitlines()[-1]
+        lines = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
+        reason = lines[-1] if lines else "its process was lost"
         self._journal.append(Entry(number, ended="failed", reason=reason))
         self._end(number, self._journal.ended()[number])
 

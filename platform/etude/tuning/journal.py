@@ -1,6 +1,7 @@
 """What happened in a sweep, line by line, so that a killed driver goes on where it was."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -44,8 +45,9 @@ class Journal:
         return max((entry.epoch for entry in self.entries if entry.trial == trial), default=0)
 
     def best(self, trial: int) -> float | None:
-        """A trial's best score."""
-        scores = [e.score for e in self.entries if e.trial == trial and e.score is not None]
+        """A trial's best score; one that is no number counts as none."""
+        known = [e.score for e in self.entries if e.trial == trial and e.score is not None]
+        scores = [score for score in known if not math.isnan(score)]
         return max(scores, default=None)
 
 
