@@ -57,8 +57,8 @@ lint: .venv/ready
 	  { echo "etude: Python 3.11 is needed: set PYTHON= to its command" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q --no-deps --require-hashes -r assets.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --no-deps --require-hashes -r assets.txt
 	@touch $@
 
 clean: stop

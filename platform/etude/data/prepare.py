@@ -6,6 +6,7 @@ costs no other track; a track that cannot be fetched now is reported and tried a
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,6 +187,7 @@ def _rows(job: Job, todo: Sequence[tuple[Track, bool, bool]]) -> Iterator[dict[s
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # `progress` says what there is to say
     items = [
         {
             "track_id": track.id,

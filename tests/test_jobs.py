@@ -1,0 +1,114 @@
+"""The jobs as a user calls them: in processes of their own, killed half-way, and given nonsense."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from etude.services import daemon
+from etude.tuning.journal import Journal
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SMALL = [
+    "--source.pieces", "9", "--source.max_duration_s", "11", "--sweep.trials", "3", "--training.epochs", "4",
+    "--training.segments_per_track", "2", "--sweep.name", "killed",
+]  # fmt: skip
+
+
+def command(job: str, *words: str) -> list[str]:
+    return [sys.executable, str(REPOSITORY / "jobs" / f"{job}.py"), *words]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """As in a shell that never heard of Étude."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ETUDE_", "MLFLOW_"))}
+    return clean | {"ETUDE_HOME": str(home)}
+
+
+def run(home: Path, job: str, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(job, *words),
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "words", "said"),
+    [
+        ("prepare_audio", ["--source.name", "folder", "--source.path", "/nowhere"], "/nowhere"),
+        ("prepare_audio", ["--source.piecse", "3"], "did you mean source.pieces?"),
+        ("train_audio", [], "run jobs/prepare_audio.py first"),
+        ("tune_audio", ["--config", "SPACE"], "did you mean student.width?"),
+    ],
+)
+def test_what_a_user_gets_wrong_ends_in_one_sentence(
+    tmp_path: Path, job: str, words: list[str], said: str
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("sweep: {space: {student.widht: {choice: [0.1]}}}")
+    done = run(tmp_path / "home", job, *[str(space) if word == "SPACE" else word for word in words])
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list((tmp_path / "home").rglob("*.arrow"))
+
+
+def test_plan_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, "tune_audio", "--plan")
+    assert done.returncode == 0, done.stderr
+    assert "library: 120 tracks" in done.stdout
+    assert "then 8 trials of at most 12 epochs" in done.stdout
+    assert not (tmp_path / "sweeps").exists()
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    """SIGKILL of the driver in the middle of the sweep; then the same command ends it, each epoch once."""
+    log = tmp_path / "first.log"
+    with log.open("w") as output:
+        first = subprocess.Popen(
+            command("tune_audio", *SMALL), env=environment(tmp_path), stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 400
+        while not _entries(tmp_path):
+            assert first.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        before = _entries(tmp_path)
+        assert not list(tmp_path.glob("sweeps/*/result.json"))
+
+        second = run(tmp_path, "tune_audio", *SMALL, timeout_s=400)
+        assert second.returncode == 0, second.stdout + second.stderr
+        assert "0 in quarantine" in second.stdout
+        assert "prepared 0 tracks, 9 were there" in second.stdout
+        (folder,) = tmp_path.glob("sweeps/*")
+        entries = Journal(folder / "journal.jsonl").entries
+        assert entries[: len(before)] == before
+        epochs = [(entry.trial, entry.epoch) for entry in entries if entry.score is not None]
+        assert len(epochs) == len(set(epochs))
+        assert set(Journal(folder / "journal.jsonl").ended()) == {0, 1, 2}
+        result = json.loads((folder / "result.json").read_text())
+        assert result["version"] == "1"
+        assert (tmp_path / "exports" / folder.name / "student.onnx").exists()
+        assert "winner: trial" in second.stdout
+    finally:
+        daemon.stop(tmp_path / "services", "mlflow")
+
+
+def _entries(home: Path) -> list[object]:
+    return [entry for path in home.glob("sweeps/*/journal.jsonl") for entry in Journal(path).entries]
