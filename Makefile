@@ -14,16 +14,15 @@ WORKERS ?= 2
 EPOCHS ?= 60
 LIBRARY ?=
 ARGS ?=
-export ETUDE_HOME RAY_PORT DASHBOARD_PORT MLFLOW_PORT
+export ETUDE_HOME RAY_PORT DASHBOARD_PORT MLFLOW_PORT LIBRARY
 
 BIN := .venv/bin
-SOURCE := $(if $(LIBRARY),--source.name folder --source.path "$(abspath $(patsubst ~%,$(HOME)%,$(LIBRARY)))")
 LOCAL := $(BIN)/python -m etude.services.local
 
 .PHONY: tune train prepare up stop test slow lint clean
 
 tune: up
-	@$(LOCAL) submit -- python jobs/tune_audio.py $(SOURCE) $(ARGS)
+	@$(LOCAL) submit --library -- python jobs/tune_audio.py $(ARGS)
 
 train: up
 	@test -f "$(ETUDE_HOME)/winner.yaml" || { echo "etude: there is no winner yet: run make tune first" >&2; exit 2; }
@@ -31,7 +30,7 @@ train: up
 	  --training.epochs $(EPOCHS) --workers.workers $(WORKERS) $(ARGS)
 
 prepare: up
-	@$(LOCAL) submit -- python jobs/prepare_audio.py $(SOURCE) $(ARGS)
+	@$(LOCAL) submit --library -- python jobs/prepare_audio.py $(ARGS)
 
 up: .venv/ready
 	@$(LOCAL) up

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from etude.cli import guarded, say
 from etude.config import load
-from etude.experiment import Experiment, load_teacher, open_data
+from etude.experiment import Experiment, fingerprint, load_teacher, open_data
 from etude.export.publish import publish
 from etude.services.session import connect, open_tracking
 from etude.summary import export_folder, student_summary
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         return 0
     dashboard = connect(settings.home)
     tracking = open_tracking(settings, "etude-student-clap")
-    name = f"{settings.run}-{splits.data_hash}"
+    name = f"{settings.run}-{fingerprint(settings, splits)}"
     folder = settings.home / "runs" / name
     tags = {"git_commit": git_commit(), "etude.kind": "train"}
     run_id = tracking.run(name, name, tags=tags)

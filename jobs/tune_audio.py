@@ -15,7 +15,7 @@ from pathlib import Path
 from etude.cli import Progress, guarded, say
 from etude.config import load, save
 from etude.data.prepare import plan, prepare
-from etude.experiment import load_teacher, open_data, prepare_job
+from etude.experiment import TrackingConfig, load_teacher, open_data, prepare_job
 from etude.export.publish import publish
 from etude.services.session import connect, open_tracking
 from etude.summary import export_folder, prepare_summary, student_summary
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         winner.settings, splits, sweep.checkpoint(winner), tracking, sweep.trial_runs[winner.number],
         export_folder(settings.home, sweep.name), {"git_commit": git_commit(), "sweep": sweep.name},
     )  # fmt: skip
-    save(winner.settings, settings.home / "winner.yaml")
+    save(winner.settings.model_copy(update={"tracking": TrackingConfig()}), settings.home / "winner.yaml")
     say(sweep_report(sweep, tracking))
     say(student_summary(published))
     say(f"Ray dashboard:     {dashboard}\nnext: make train (the winner's configuration, longer), make stop")

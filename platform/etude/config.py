@@ -244,4 +244,7 @@ def mask(value: Any) -> Any:
 
 def save(config: BaseModel, path: Path) -> None:
     """Write the resolved configuration, secrets masked, as YAML."""
-    path.write_text(yaml.safe_dump(mask(config), sort_keys=False))
+    text = yaml.safe_dump(mask(config), sort_keys=False).replace("$", "$$")  # `read_yaml` substitutes names
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -4,7 +4,7 @@
 class UserError(ValueError):
     """Something the user can mend: the message says what is wrong, where, and what to do.
 
-    Jobs print it as one sentence and exit with code 2; see `etude.cli.run`.
+    Jobs print it as one sentence and exit with code 2; see `etude.cli.guarded`.
     """
 
 

@@ -1,5 +1,7 @@
 """The whole configuration of an audio experiment, and what is built from it."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +113,10 @@ def identity(settings: Experiment, teacher: Teacher, splits: Splits) -> dict[str
         "data": splits.data_hash,
         "student": settings.student.model_dump_json(),
     }
+
+
+def fingerprint(settings: Experiment, splits: Splits) -> str:
+    """Eight digits that change with anything that changes a trained student."""
+    shaping = {"seed", "student", "objective", "augment", "training", "recipe", "teacher"}
+    text = json.dumps([settings.model_dump(mode="json", include=shaping), splits.data_hash], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

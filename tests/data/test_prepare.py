@@ -159,8 +159,7 @@ def test_a_library_prepared_otherwise_is_not_used(demo: Experiment) -> None:
 def test_a_file_that_is_gone_is_out_of_reach_not_bad(tmp_path: Path, library: Path) -> None:
     job = job_for(tmp_path / "home", library)
     track = next(build_source(job.source, job.cache).tracks())
-    Path(track.uri).unlink(missing_ok=True)
-    (library / "a.mp3").unlink(missing_ok=True)
+    (library / "a.mp3").unlink()
     fetch = Fetch(job.source, job.cache, attempts=2, concurrency=1)
     row = asyncio.run(fetch._fetch({"track": json.dumps(asdict(track))}))
     assert row["status"] == "unreachable"

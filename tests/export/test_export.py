@@ -121,7 +121,7 @@ def test_changed_neighbours_are_noticed() -> None:
 def test_real_audio_is_whole_tracks_as_a_user_has_them(settings: Experiment, splits: Splits) -> None:
     row = splits.test[0]
     data = asyncio.run(build_source(settings.source, settings.cache).fetch(row.track))
-    audio = real_audio([data], settings.recipe)
+    audio = real_audio(data, settings.recipe)
     assert audio.waveforms.shape == (len(row.segment_targets), 480_000)
     np.testing.assert_allclose(audio.mels, row.mel.segments(), atol=0.04)
 

@@ -73,6 +73,7 @@ def test_a_restarted_driver_stops_the_same_trials(
         reports += 1
         prefix = "second" if reports > cut else "first"
         decision = scheduler.on_trial_result(None, ray_trial(number, f"{prefix}-{number}"), dict(result))
-        assert decision == whole.on_trial_result(None, ray_trial(number, f"w{number}"), dict(result))
+        expected = whole.on_trial_result(None, ray_trial(number, f"w{number}"), dict(result))
+        assert decision == ("CONTINUE" if epochs[number] == 8 else expected)
         if decision == "STOP" or epochs[number] == 8:
             del epochs[number]

@@ -108,6 +108,12 @@ def open_splits(
         name: Dataset([_row(track, features, targets, recipe) for track in members], recipe)
         for name, members in chosen.items()
     }
+    for name, dataset in sets.items():
+        if dataset.n_segments < 2:
+            raise UserError(
+                f"the {name} set of {source_id} is a single segment of 10 s, from which nothing can be told: "
+                "add music, or longer tracks"
+            )
     names = [f"{name}:{track.id}" for name, members in chosen.items() for track in members]
     digest = hashlib.sha256("\n".join([recipe.id, teacher_id, *names]).encode()).hexdigest()[:12]
     return Splits(sets["train"], sets["validation"], sets["test"], digest)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from etude.audio.decode import check_audible, decode
 from etude.audio.mel import log_mel
@@ -47,9 +48,16 @@ class Featurize:
         waveform = prepare_waveform(audio, recipe)
         result: dict[str, Any] = {"n_samples": len(waveform)}
         if mel:
-            result["frames"] = log_mel(waveform, recipe).frames.astype(recipe.dtype).tobytes()
+            frames = log_mel(waveform, recipe).frames.astype(recipe.dtype)
+            result["frames"] = _finite(frames, "log-mel").tobytes()
         if targets:
             embedded = self._teacher.embed(audio, segments_of(len(waveform), recipe))
-            result["segments"] = embedded.segments.astype(np.float32).tobytes()
-            result["track"] = embedded.track.astype(np.float32).tobytes()
+            result["segments"] = _finite(embedded.segments, "teacher's vector").astype(np.float32).tobytes()
+            result["track"] = _finite(embedded.track, "teacher's vector").astype(np.float32).tobytes()
         return result
+
+
+def _finite(array: NDArray[Any], what: str) -> NDArray[Any]:
+    if not np.isfinite(array).all():
+        raise BadAudio(f"its {what} is not finite: some samples are absurdly loud")
+    return array

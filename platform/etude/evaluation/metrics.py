@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEIGHBOURS = 10
+ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,18 @@ def neighbour_overlap(
 
     With k or fewer candidates for some segment there is nothing to choose, and both are nan.
     """
-    other = track_N[:, None] != track_N[None, :]
-    candidates = other.sum(axis=1)
+    candidates = len(track_N) - np.bincount(track_N)[track_N]
     if len(track_N) == 0 or candidates.min() <= k:
         return float("nan"), float("nan")
-    nearest = []
-    for vectors in (student_ND, teacher_ND):
-        similarity = np.where(other, vectors @ vectors.T, -np.inf)
-        members = np.zeros_like(other)
-        np.put_along_axis(members, np.argpartition(-similarity, k, axis=1)[:, :k], True, axis=1)
-        nearest.append(members)
-    shared = (nearest[0] & nearest[1]).sum(axis=1) / k
+    shared = np.zeros(len(track_N))
+    for start in range(0, len(track_N), ROWS):  # all pairs of a large library would not fit into memory
+        rows = slice(start, start + ROWS)
+        other = track_N[rows, None] != track_N[None, :]
+        nearest = []
+        for vectors in (student_ND, teacher_ND):
+            similarity = np.where(other, vectors[rows] @ vectors.T, -np.inf)
+            members = np.zeros_like(other)
+            np.put_along_axis(members, np.argpartition(-similarity, k, axis=1)[:, :k], True, axis=1)
+            nearest.append(members)
+        shared[rows] = (nearest[0] & nearest[1]).sum(axis=1) / k
     return float(weight_N @ shared), float(weight_N @ (k / candidates))

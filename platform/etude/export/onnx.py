@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,8 +45,16 @@ def write_metadata(path: Path, metadata: Mapping[str, object]) -> None:
     """Put a record, as JSON under the key `etude`, into an exported file."""
     model = onnx.load(path)
     del model.metadata_props[:]
-    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata, sort_keys=True))
+    record = json.dumps(_finite(metadata), sort_keys=True, allow_nan=False)
+    model.metadata_props.add(key=METADATA_KEY, value=record)
     onnx.save(model, path, save_as_external_data=False)
+
+
+def _finite(value: object) -> object:
+    """JSON knows no nan: a figure that could not be told is null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metadata(path: Path) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """The gate: an export is refused unless real audio gives what PyTorch gives, from waveform to embedding."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from etude.export.onnx import run_onnx, session
 MIN_COSINE = 0.9999
 TIE = 1e-4  # neighbours whose cosines differ by less may change places
 NEIGHBOURS = 5
+MAX_SEGMENTS = 12  # of one track
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,16 @@ class RealAudio:
     mels: NDArray[np.float32]  # [n, n_mels, n_frames] from the CPU path that made the training features
 
 
-def real_audio(files: Sequence[bytes], recipe: FeatureRecipe) -> RealAudio:
-    """Decode and cut whole files. Raises BadAudio."""
-    waveforms, mels = [], []
-    for data in files:
-        audio = decode(data)
-        resampled = audio.resampled(recipe.sample_rate)
-        waveforms.append(segments_of(len(resampled), recipe).cut(resampled, recipe.sample_rate))
-        mels.append(log_mel(prepare_waveform(audio, recipe), recipe).segments())
-    return RealAudio(np.concatenate(waveforms), np.concatenate(mels))
+def real_audio(data: bytes, recipe: FeatureRecipe) -> RealAudio:
+    """Decode and cut a file; of a long one, MAX_SEGMENTS spread over it. Raises BadAudio."""
+    audio = decode(data)
+    resampled = audio.resampled(recipe.sample_rate)
+    segments = segments_of(len(resampled), recipe)
+    chosen = np.unique(np.linspace(0, len(segments) - 1, MAX_SEGMENTS).astype(int))
+    starts = tuple(segments.starts[i] for i in chosen)
+    mel = log_mel(prepare_waveform(audio, recipe), recipe)
+    waveforms = replace(segments, starts=starts).cut(resampled, recipe.sample_rate)
+    return RealAudio(waveforms, np.stack([mel.segment(int(i)) for i in chosen]))
 
 
 def compare(reference_ND: NDArray[np.float32], other_ND: NDArray[np.float32]) -> Parity:

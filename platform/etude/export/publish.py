@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -136,15 +137,14 @@ def gate_audio(settings: Experiment, splits: Splits) -> RealAudio:
     files, reason = [], ""
     for row in (*splits.test, *splits.validation):
         try:
-            data = asyncio.run(source.fetch(row.track))
-            files.append(data)
+            files.append(real_audio(asyncio.run(source.fetch(row.track)), settings.recipe))
         except (OSError, BadAudio) as error:
             reason = f"{row.track.uri}: {error}"
         if len(files) == GATE_TRACKS:
             break
     if not files:
         raise UserError(f"the export cannot be checked, no held-out track can be fetched ({reason})")
-    return real_audio(files, settings.recipe)
+    return RealAudio(np.concatenate([f.waveforms for f in files]), np.concatenate([f.mels for f in files]))
 
 
 def _challenge(
@@ -164,10 +164,10 @@ def _challenge(
             if record.get(key) != metadata[key]:
                 return False, (
                     f"champion version {reigning.version} has another {key} ({record.get(key)}), "
-                    "so the two cannot be compared"
+                    "so the two cannot be compared; move the alias in MLflow if this one is wanted"
                 )
         score = _score_onnx(path, validation).skill
-    if challenger.skill > score:
+    if math.isnan(score) or challenger.skill > score:
         return (
             True,
             f"its validation skill {challenger.skill:.3f} beats version {reigning.version}'s {score:.3f}",

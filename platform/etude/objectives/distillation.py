@@ -34,7 +34,7 @@ def cosine_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
 
 def scaled_mse(student_BD: Tensor, teacher_BD: Tensor, variance_D: Tensor) -> Tensor:
     """Squared error over the teacher's total variance, so that answering its mean costs 1."""
-    return (student_BD - teacher_BD).square().sum(dim=1).mean() / variance_D.sum()
+    return (student_BD - teacher_BD).square().sum(dim=1).mean() / variance_D.sum().clamp_min(1e-12)
 
 
 def similarity_error(student_BD: Tensor, teacher_BD: Tensor, mean_D: Tensor) -> Tensor:

@@ -8,6 +8,7 @@
 """
 
 import argparse
+import json
 import os
 import secrets
 import shlex
@@ -136,8 +137,16 @@ def submit(home: Path, words: list[str]) -> int:
         raise UserError("no Ray head runs here: start one with `make up`")
     ray = str(Path(sys.executable).with_name("ray"))
     env = {**os.environ, **ray_environment(home), "RAY_API_SERVER_ADDRESS": head.address}
+    env["PYTHONUNBUFFERED"] = "1"  # progress reaches a pipe as it happens
     job = f"etude-{uuid.uuid4().hex[:12]}"
-    client = subprocess.Popen([ray, "job", "submit", "--submission-id", job, "--", *words], env=env)
+    # A job's environment is the head's; what this shell says of Etude, and where MLflow is now, goes along.
+    said = {name: value for name, value in os.environ.items() if name.startswith("ETUDE_")}
+    tracking = daemon.find(home / "services", "mlflow")
+    if tracking:
+        said["MLFLOW_TRACKING_URI"] = tracking.address
+    runtime_env = json.dumps({"env_vars": said | {"ETUDE_HOME": str(home)}})
+    options = ["--submission-id", job, "--runtime-env-json", runtime_env]
+    client = subprocess.Popen([ray, "job", "submit", *options, "--", *words], env=env)
     try:
         return client.wait()
     except KeyboardInterrupt:
@@ -147,14 +156,22 @@ def submit(home: Path, words: list[str]) -> int:
         return 130
 
 
+def _absolute(folder: str) -> Path:
+    """The folder as the user's shell would have it, whatever make did with a `~` in it."""
+    return Path(folder).expanduser().absolute()
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m etude.services.local", description=__doc__)
     parser.add_argument("verb", choices=["up", "stop", "submit"])
+    parser.add_argument("--library", action="store_true", help="add the folder that LIBRARY names, if any")
     parser.add_argument("words", nargs=argparse.REMAINDER)
     chosen = parser.parse_args(argv)
     home = default_home().absolute()
     if chosen.verb == "submit":
-        return submit(home, [word for word in chosen.words if word != "--"])
+        folder = os.environ.get("LIBRARY") if chosen.library else None
+        library = ["--source.name", "folder", "--source.path", str(_absolute(folder))] if folder else []
+        return submit(home, [*(word for word in chosen.words if word != "--"), *library])
     if chosen.verb == "stop":
         ended = [name for name in ("ray", "mlflow") if daemon.stop(home / "services", name)]
         print(f"ended: {', '.join(ended)}" if ended else "nothing was running")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import mutagen
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from etude.errors import UserError
 from etude.sources.base import Track
@@ -55,12 +55,17 @@ class FolderConfig(BaseModel):
     name: Literal["folder"] = "folder"
     path: Path  # `~` is the home folder
 
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()  # workers run in folders of their own
+
 
 class FolderSource:
     """Every audio file below a folder; hidden files and folders are passed over, links are followed."""
 
     def __init__(self, config: FolderConfig) -> None:
-        self.root = config.path.expanduser().resolve()
+        self.root = config.path.resolve()
 
     @property
     def id(self) -> str:

@@ -125,7 +125,9 @@ class Tracking:
         """The registered model that is in use, if there is one."""
         try:
             found = self._client.get_model_version_by_alias(name, CHAMPION)
-        except MlflowException:  # MLflow answers so for an unknown model as for a missing alias
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise  # an outage must not crown whoever comes next
             return None
         return ModelVersion(name, str(found.version), f"models:/{name}/{found.version}")
 
@@ -143,7 +145,7 @@ class Tracking:
 
     def run_url(self, run_id: str) -> str:
         """The page of a run."""
-        return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        return f"{mask(self.uri)}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
     def compare_url(self, run_ids: list[str]) -> str:
         """The page that compares runs."""
@@ -151,7 +153,7 @@ class Tracking:
             urllib.parse.quote(str(list(ids)).replace("'", '"').replace(" ", ""))
             for ids in (run_ids, [self.experiment_id])
         )
-        return f"{self.uri}/#/compare-runs?runs={runs}&experiments={experiments}"
+        return f"{mask(self.uri)}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
 def _knock(uri: str) -> None:

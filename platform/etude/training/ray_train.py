@@ -72,7 +72,11 @@ def train_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
         ),
     )  # fmt: skip
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"training failed ({reason}): what was done is in {folder}") from error
     return folder / "best.pt"
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,13 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.entries: list[Entry] = list(_read(path))
-        if path.exists():  # what is appended must not continue a line that was cut short
-            path.write_text("".join(_line(entry) for entry in self.entries))
 
     def append(self, entry: Entry) -> None:
         """Add an entry; it is on disk when this returns."""
         self.entries.append(entry)
-        with open(self._path, "a") as file:
-            file.write(_line(entry))
+        with open(self._path, "ab+") as file:
+            _drop_cut_line(file)
+            file.write((json.dumps(asdict(entry)) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -59,5 +59,12 @@ def _read(path: Path) -> Iterator[Entry]:
             return
 
 
-def _line(entry: Entry) -> str:
-    return json.dumps(asdict(entry)) + "\n"
+def _drop_cut_line(file: BinaryIO) -> None:
+    """What is appended must not continue a line that a crash cut short."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    file.seek(max(0, size - 65_536))
+    tail = file.read()
+    if not tail.endswith(b"\n"):
+        file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)

@@ -35,6 +35,7 @@ class JournaledAsha(ASHAScheduler):  # type: ignore[misc]
             stop_last_trials=False,
         )
         self._journal = journal
+        self._max_epochs = max_epochs
         for trial in {entry.trial for entry in journal.entries}:
             super().on_trial_add(None, _numbered(trial))
         for entry in journal.entries:
@@ -48,7 +49,11 @@ class JournaledAsha(ASHAScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         number = trial.config["trial"]
+        if result["epoch"] <= self._journal.reported_epoch(number):
+            return str(TrialScheduler.CONTINUE)  # a restarted trial tells what was heard before
         decision: str = super().on_trial_result(tune_controller, _numbered(number), result)
+        if result["epoch"] >= self._max_epochs:
+            decision = str(TrialScheduler.CONTINUE)  # nothing is left to stop: the trial finishes
         stopped = decision == TrialScheduler.STOP
         self._journal.append(
             Entry(number, result["epoch"], result[self._metric], ended="stopped" if stopped else "")

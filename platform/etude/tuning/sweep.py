@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # with verbose=0 below, Tune then prints nothing of its own
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the sweep unfinished, to be continued
 
 import ray
 import yaml
@@ -119,6 +120,8 @@ def run_sweep(
         }
         if todo:
             _tune(settings, folder, drawn, todo, journal, tracking, runs, say)
+        left = set(range(len(drawn))) - set(journal.ended())
+        assert not left, f"trials {sorted(left)} have not ended"
         for index in ended:
             tracking.end(runs[index], MLFLOW_STATUS[ended[index].ended])
         trials = _table(settings, drawn, journal, teacher.dim)
