@@ -121,3 +121,17 @@ def test_dotted_overrides_leave_the_rest() -> None:
         "a": {"b": 5, "c": 2},
         "d": {"e": 6},
     }
+
+
+def test_a_dollar_in_a_path_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ETUDE_HOME")
+    settings = load(Experiment, ["--source.name", "folder", "--source.path", str(tmp_path / "A$AP ${X}")])
+    save(settings, tmp_path / "c.yaml")
+    assert load(Experiment, ["--config", str(tmp_path / "c.yaml")]) == settings
+
+
+def test_a_relative_library_means_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials run in folders of their own, where `music` would be another place."""
+    monkeypatch.chdir(tmp_path)
+    settings = load(Experiment, ["--source.name", "folder", "--source.path", "music"])
+    assert settings.source.path == tmp_path / "music"

@@ -69,3 +69,9 @@ def test_scale_does_not_matter(scale: float, seed: int) -> None:
     a = evaluate(student, TEACHER, TRACK, TEACHER_TRACKS)
     b = evaluate(student * scale, TEACHER, TRACK, TEACHER_TRACKS * scale)
     assert a.as_dict("x") == pytest.approx(b.as_dict("x"))
+
+
+def test_many_segments_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = evaluate(TEACHER + 0.5, TEACHER, TRACK, TEACHER_TRACKS)
+    monkeypatch.setattr("etude.evaluation.metrics.ROWS", 7)
+    assert evaluate(TEACHER + 0.5, TEACHER, TRACK, TEACHER_TRACKS) == whole

@@ -77,3 +77,22 @@ def test_a_restarted_driver_stops_the_same_trials(
         assert decision == ("CONTINUE" if epochs[number] == 8 else expected)
         if decision == "STOP" or epochs[number] == 8:
             del epochs[number]
+
+
+def test_reading_a_journal_never_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal(path).append(Entry(0, 1, 0.5))
+    cut = path.read_text() + '{"trial": 1, "ep'
+    path.write_text(cut)
+    assert len(Journal(path).entries) == 1
+    assert path.read_text() == cut
+
+
+def test_a_restarted_trial_is_heard_once(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    scheduler = asha(journal)
+    for tune_id in ("first", "again"):
+        scheduler.on_trial_add(None, ray_trial(0, tune_id))
+        for epoch in (1, 2):
+            scheduler.on_trial_result(None, ray_trial(0, tune_id), {"epoch": epoch, "score": 0.5})
+    assert [entry.epoch for entry in journal.entries] == [1, 2]
