@@ -98,6 +98,7 @@ class PrepareReport:
         assert out == self.total, f"{self.total} tracks went in, {out} came out"
 
 
+BLOCK_TRACKS = 4  # tracks that travel together: few, so that the last actor is not waited for long
 BYTES_A_SECOND = 30_000  # of audio: fp16 mel at 100 frames of 128 bands, edges of segments, targets
 SPEED = 20.0  # times real time on one core, fetching the demo library included (benchmarks/README.md)
 
@@ -198,7 +199,7 @@ def _rows(job: Job, todo: Sequence[tuple[Track, bool, bool]]) -> Iterator[dict[s
         for track, features, targets in todo
     ]
     dataset = (
-        ray.data.from_items(items, override_num_blocks=min(len(items), 16 * cpus))
+        ray.data.from_items(items, override_num_blocks=min(len(items), max(16 * cpus, len(items) // BLOCK_TRACKS)))
         .map_batches(
             Fetch,
             fn_constructor_args=(job.source, job.cache, options.fetch_attempts, options.fetch_concurrency),
