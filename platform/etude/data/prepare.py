@@ -198,8 +198,9 @@ def _rows(job: Job, todo: Sequence[tuple[Track, bool, bool]]) -> Iterator[dict[s
         }
         for track, features, targets in todo
     ]
+    n_blocks = min(len(items), max(16 * cpus, len(items) // BLOCK_TRACKS))
     dataset = (
-        ray.data.from_items(items, override_num_blocks=min(len(items), max(16 * cpus, len(items) // BLOCK_TRACKS)))
+        ray.data.from_items(items, override_num_blocks=n_blocks)
         .map_batches(
             Fetch,
             fn_constructor_args=(job.source, job.cache, options.fetch_attempts, options.fetch_concurrency),
