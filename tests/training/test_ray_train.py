@@ -55,6 +55,7 @@ def test_one_worker_gives_the_plain_loops_losses(
     assert [point.step for point in history] == [1, 2]
 
 
+@pytest.mark.slow
 def test_two_workers_share_every_batch(settings: Experiment, mlflow_uri: str, tmp_path: Path) -> None:
     found, _ = through_ray(settings, 2, tmp_path / "two", mlflow_uri, "two")
     assert len(found) == 2
