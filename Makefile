@@ -22,7 +22,7 @@ LOCAL := $(BIN)/python -m etude.services.local
 .PHONY: tune train prepare up stop test slow lint clean
 
 tune: up
-	@$(LOCAL) submit --library -- python jobs/tune_audio.py $(ARGS)
+	@$(LOCAL) --library submit -- python jobs/tune_audio.py $(ARGS)
 
 train: up
 	@test -f "$(ETUDE_HOME)/winner.yaml" || { echo "etude: there is no winner yet: run make tune first" >&2; exit 2; }
@@ -30,7 +30,7 @@ train: up
 	  --training.epochs $(EPOCHS) --workers.workers $(WORKERS) $(ARGS)
 
 prepare: up
-	@$(LOCAL) submit --library -- python jobs/prepare_audio.py $(ARGS)
+	@$(LOCAL) --library submit -- python jobs/prepare_audio.py $(ARGS)
 
 up: .venv/ready
 	@$(LOCAL) up

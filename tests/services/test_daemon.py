@@ -23,7 +23,7 @@ def start(folder: Path, port: int, command: list[str] | None = None) -> daemon.D
         command or [*SERVE, str(port)],
         address=url,
         ports=[port],
-        ready_url=url,
+        ready_urls=[url],
         env={},
         timeout_s=20,
     )

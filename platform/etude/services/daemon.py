@@ -48,11 +48,11 @@ def start(
     *,
     address: str,
     ports: Sequence[int],
-    ready_url: str,
+    ready_urls: Sequence[str],
     env: Mapping[str, str],
     timeout_s: float = 90.0,
 ) -> Daemon:
-    """Start a server in a session of its own and wait until `ready_url` answers.
+    """Start a server in a session of its own and wait until all of `ready_urls` answer.
 
     Raises UserError if a port is taken, the process ends, or it does not answer in time.
     """
@@ -78,7 +78,8 @@ def start(
     temporary.write_text(json.dumps(asdict(daemon)))
     os.replace(temporary, folder / f"{name}.json")
     try:
-        _wait(process, ready_url, name, log, timeout_s)
+        for url in ready_urls:
+            _wait(process, url, name, log, timeout_s)
     except BaseException:
         stop(folder, name)
         raise

@@ -65,7 +65,7 @@ def mlflow_server(home: Path, port: int) -> str:
     ]  # fmt: skip
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     daemon.start(
-        folder, "mlflow", command, address=address, ports=[port], ready_url=f"{address}/health", env=env
+        folder, "mlflow", command, address=address, ports=[port], ready_urls=[f"{address}/health"], env=env
     )
     return address
 
@@ -80,11 +80,13 @@ def ray_head(home: Path, ports: Ports, tracking_uri: str) -> str:
     if running:
         return running.address
     address = f"http://127.0.0.1:{ports.dashboard}"
+    agent = daemon.free_port()  # it takes the jobs, and is up some seconds after the dashboard
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
         "--node-ip-address", "127.0.0.1", "--port", str(ports.ray),
         "--include-dashboard", "true", "--dashboard-host", "127.0.0.1",
         "--dashboard-port", str(ports.dashboard), "--disable-usage-stats",
+        "--dashboard-agent-listen-port", str(agent),
     ]  # fmt: skip
     env = ray_environment(home) | {
         "MLFLOW_TRACKING_URI": tracking_uri,
@@ -98,7 +100,7 @@ def ray_head(home: Path, ports: Ports, tracking_uri: str) -> str:
         command,
         address=address,
         ports=[ports.ray, ports.dashboard],
-        ready_url=f"{address}/api/version",
+        ready_urls=[f"{address}/api/version", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"],
         env=env,
     )
     return address
