@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -152,3 +153,20 @@ def test_a_checkpoint_runs_no_code_it_holds(tmp_path: Path) -> None:
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
     assert load_latest(tmp_path / "never made") is None
+
+
+def test_a_kill_between_the_two_files_loses_no_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+    done: list[Path] = []
+
+    def killed_after_one(source: Path, target: Path) -> None:
+        if done:
+            raise Stopped
+        replace(source, target)
+        done.append(Path(target))
+
+    monkeypatch.setattr(os, "replace", killed_after_one)
+    with contextlib.suppress(Stopped):
+        save_checkpoint(tmp_path, 1, {"epoch": 1}, best=True)
+    assert [path.name for path in done] == ["best.pt"]
+    assert load_latest(tmp_path) is None

@@ -25,9 +25,9 @@ def save_checkpoint(folder: Path, epoch: int, state: State, *, best: bool) -> Pa
     """Write the checkpoint after `epoch` finished epochs; older ones beyond two go."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epoch:04d}.pt"
-    _write(path, state)
-    if best:
+    if best:  # first: an epoch whose checkpoint is there is not done again, so its best must be there too
         _write(folder / "best.pt", state)
+    _write(path, state)
     for old in _newest_first(folder)[KEEP:]:
         old.unlink()
     return path
