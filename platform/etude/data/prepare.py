@@ -188,6 +188,7 @@ def _rows(job: Job, todo: Sequence[tuple[Track, bool, bool]]) -> Iterator[dict[s
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.memory_usage_poll_interval_s = None  # reading each actor's page tables costs 2 % of a core
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # `progress` says what there is to say
     items = [
         {
