@@ -61,14 +61,15 @@ def bare(job: Job, files: list[Path], processes: int) -> float:
 
 def loop(job: Job, files: list[Path], together: Barrier) -> float:
     """Seconds of one process; it starts when all are ready."""
+    tracks = {Path(track.uri).name: track for track in build_source(job.source, job.cache).tracks()}
     options = job.prepare
     featurize = Featurize(job.recipe, job.teacher, options.min_duration_s, options.silence_dbfs)
     torch.set_num_threads(1)
-    featurize.features(files[0].read_bytes(), mel=True, targets=True)
+    featurize.features(files[0].read_bytes(), tracks[files[0].name], mel=True, targets=True)
     together.wait()
     start = time.perf_counter()
     for file in files:
-        featurize.features(file.read_bytes(), mel=True, targets=True)
+        featurize.features(file.read_bytes(), tracks[file.name], mel=True, targets=True)
     return time.perf_counter() - start
 
 

@@ -6,7 +6,18 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from etude.config import MASK, Section, load, mask, read_yaml, save, with_overrides
+from etude.config import (
+    MASK,
+    PRIVATE_ENVIRONMENT,
+    Secret,
+    Section,
+    Settings,
+    load,
+    mask,
+    read_yaml,
+    save,
+    with_overrides,
+)
 from etude.errors import UserError
 from etude.experiment import Experiment
 from etude.tuning.trial import SweepExperiment, trial_settings
@@ -114,6 +125,38 @@ def test_secrets_are_masked_everywhere(tmp_path: Path) -> None:
     assert "hunter2" not in (tmp_path / "c.yaml").read_text()
     assert mask(login) == {"password": MASK, "uri": f"http://{MASK}@host/x"}
     assert "hunter2" not in yaml.safe_dump(mask([{"a": (login,)}]))
+
+
+def test_a_saved_secret_must_be_given_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Login(Settings):
+        password: Secret
+
+    login = load(Login, ["--password", "hunter2"])
+    save(login, tmp_path / "c.yaml")
+    with pytest.raises(UserError, match="holds no secrets: give this one"):
+        load(Login, ["--config", str(tmp_path / "c.yaml")])
+    monkeypatch.setenv("ETUDE_PASSWORD", "hunter2")
+    assert load(Login, ["--config", str(tmp_path / "c.yaml")]) == login
+
+
+def test_a_variable_without_effect_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ETUDE_STUDNT__WIDTH", "0.3")
+    monkeypatch.setenv("ETUDE_STUDENT__WIDTH", "0.3")
+    load(Experiment, [])
+    (record,) = caplog.records
+    assert "ETUDE_STUDNT__WIDTH is set and has no effect" in record.message
+    assert "did you mean student.width?" in record.message
+
+
+def test_a_submitted_jobs_variables_come_in_a_private_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "job.env").write_text("ETUDE_STUDENT__WIDTH='0.7'\n")
+    monkeypatch.setenv("ETUDE_STUDENT__WIDTH", "0.3")
+    monkeypatch.setenv(PRIVATE_ENVIRONMENT, str(tmp_path / "job.env"))
+    assert load(Experiment, []).student.width == 0.7
 
 
 def test_dotted_overrides_leave_the_rest() -> None:

@@ -4,23 +4,24 @@ Sections are pydantic models that live beside what they configure; `etude.experi
 
     settings = load(Experiment, ["--config", "my.yaml", "--student.width", "0.6"])
 
-In YAML, `${NAME}` is replaced from the environment or a `.env` file in the working folder. Outside YAML,
-`ETUDE_STUDENT__WIDTH=0.6` sets the same key as `--student.width 0.6`.
+In YAML, `${NAME}` is replaced from the environment or a `.env` file, in the working folder or in ETUDE_HOME:
+the places for passwords and tokens. `ETUDE_STUDENT__WIDTH=0.6` sets the same key as `--student.width 0.6`.
 """
 
 import argparse
 import difflib
+import logging
 import os
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from dotenv import load_dotenv
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -32,7 +33,21 @@ from pydantic_settings import (
 from etude.errors import UserError
 
 MASK = "********"
+PRIVATE_ENVIRONMENT = "ETUDE_PRIVATE_ENVIRONMENT"  # names a file of variables that only its owner may read
+log = logging.getLogger(__name__)
 _loading = ContextVar("loading", default=False)
+
+
+def _not_masked(secret: SecretStr) -> SecretStr:
+    if secret.get_secret_value() == MASK:
+        raise ValueError(
+            "a saved configuration holds no secrets: give this one in .env or the environment "
+            "(ETUDE_SOURCE__TOKEN is --source.token)"
+        )
+    return secret
+
+
+Secret = Annotated[SecretStr, AfterValidator(_not_masked)]  # a password, a token, a DSN
 
 
 class Section(BaseModel):
@@ -130,7 +145,12 @@ def load(settings: type[S], argv: Sequence[str], defaults: Mapping[str, Path] | 
     Raises UserError that names the key, and for an unknown key the nearest known one. `--help` prints
     every key with its default and exits.
     """
-    load_dotenv(Path.cwd() / ".env", override=False)
+    if private := os.environ.get(PRIVATE_ENVIRONMENT):
+        load_dotenv(private, override=True, interpolate=False)
+    for folder in (Path.cwd(), default_home()):
+        load_dotenv(folder / ".env", override=False)
+    for sentence in _strange_names(settings):
+        log.warning(sentence)
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--config", action="append", type=Path, default=[])
     paths, rest = chosen.parse_known_args(list(argv))
@@ -151,6 +171,17 @@ def load(settings: type[S], argv: Sequence[str], defaults: Mapping[str, Path] | 
         raise UserError(explain(settings, error)) from None
     finally:
         _loading.reset(token)
+
+
+def _strange_names(model: type[BaseModel]) -> Iterator[str]:
+    """One sentence for each ETUDE_... variable that sets nothing here."""
+    known = set(keys(model))
+    for name in sorted(os.environ):
+        key = name.removeprefix("ETUDE_").lower().replace("__", ".")
+        if not name.startswith("ETUDE_") or name == PRIVATE_ENVIRONMENT:
+            continue
+        if not any(k == key or k.startswith(f"{key}.") or key.startswith(f"{k}.") for k in known):
+            yield f"{name} is set and has no effect here: {unknown_key(model, key)}"
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The two errors that cross folders; everything else is a plain ValueError or a bug."""
+"""The errors that cross folders; everything else is a plain ValueError or a bug."""
 
 
 class UserError(ValueError):
@@ -13,3 +13,7 @@ class BadAudio(ValueError):  # noqa: N818
 
     Network and permission errors are never this; they stay OSError and are tried again.
     """
+
+
+class OutOfReach(OSError):  # noqa: N818
+    """A file that its source could not bring, although it tried as often as it is told to."""

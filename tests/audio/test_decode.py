@@ -198,6 +198,15 @@ def test_a_cut_anywhere_is_noticed(encoded, share, name):
         decode(data[: int(len(data) * share)])
 
 
+def test_what_nobody_thought_of_costs_one_track(encoded, monkeypatch):
+    def surprised(*_):
+        raise IndexError("list index\nout of range")
+
+    monkeypatch.setattr("etude.audio.decode._decode_stream", surprised)
+    with pytest.raises(BadAudio, match=r"something unexpected \(IndexError: list index out of range\)"):
+        decode(encoded("flac"))
+
+
 def test_short_and_silent_tracks_are_named():
     tone = np.full(24_000, 0.01, np.float32)
     check_audible(Audio(tone, 48_000), 0.5, -60.0)

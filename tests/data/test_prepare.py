@@ -20,7 +20,7 @@ from etude.data.fetch import Fetch
 from etude.data.prepare import Job, PrepareConfig, PrepareReport, plan, prepare
 from etude.data.split import SplitConfig
 from etude.data.store import Quarantined, Store, features_part, targets_part
-from etude.errors import UserError
+from etude.errors import OutOfReach, UserError
 from etude.experiment import Experiment, open_data, prepare_job
 from etude.sources import FolderConfig, build_source
 from etude.sources.base import Track
@@ -143,7 +143,7 @@ def test_what_is_stored_is_what_the_teacher_and_the_mel_give(demo: Experiment) -
     row = splits.test[0]
     audio = decode(asyncio.run(source.fetch(row.track)))
     waveform = prepare_waveform(audio, demo.recipe)
-    targets = teacher.embed(audio, segments_of(len(waveform), demo.recipe))
+    targets = teacher.embed(audio, segments_of(len(waveform), demo.recipe), row.track)
     np.testing.assert_allclose(row.segment_targets, targets.segments, atol=1e-5)
     np.testing.assert_allclose(row.track_target, targets.track, atol=1e-5)
     np.testing.assert_allclose(row.mel.segments(), log_mel(waveform, demo.recipe).segments(), atol=0.04)
@@ -164,6 +164,29 @@ def test_a_file_that_is_gone_is_out_of_reach_not_bad(tmp_path: Path, library: Pa
     row = asyncio.run(fetch._fetch({"track": json.dumps(asdict(track))}))
     assert row["status"] == "unreachable"
     assert "cannot be fetched" in row["reason"]
+
+
+def test_a_source_that_gave_up_is_not_asked_again(tmp_path: Path, library: Path) -> None:
+    job = job_for(tmp_path / "home", library)
+    asked = []
+
+    class GaveUp:
+        async def fetch(self, track: Track) -> bytes:
+            asked.append(track)
+            raise OutOfReach("the server is down")
+
+    fetch = Fetch(job.source, job.cache, attempts=3, concurrency=1)
+    fetch._source = GaveUp()  # type: ignore[assignment]
+    row = asyncio.run(
+        fetch._fetch({"track": json.dumps(asdict(next(build_source(job.source, job.cache).tracks())))})
+    )
+    assert (row["status"], len(asked)) == ("unreachable", 1)
+    assert row["reason"] == "cannot be fetched: the server is down"
+
+
+def test_a_gpu_that_is_not_there_is_told(ray_session: None, tmp_path: Path, library: Path) -> None:
+    with pytest.raises(UserError, match="asks for a GPU and the cluster has none"):
+        prepare(job_for(tmp_path / "home", library, gpus_per_actor=0.5), quiet)
 
 
 def test_too_little_disk_is_told_before_any_work(

@@ -17,6 +17,7 @@ from etude.export.onnx import export_onnx, read_metadata, run_onnx, session
 from etude.export.parity import RealAudio, check_parity, compare, real_audio
 from etude.export.publish import MODEL_NAME, gate_audio, publish
 from etude.sources import build_source
+from etude.students import StudentConfig
 from etude.systems.student_clap import StudentClap
 from etude.tracking.mlflow import Tracking
 from etude.training.loop import train
@@ -130,6 +131,8 @@ def test_publishing_registers_and_the_better_one_is_champion(
     settings: Experiment, splits: Splits, mlflow_uri: str, tmp_path: Path
 ) -> None:
     tracking = Tracking(mlflow_uri, "publish-tests")
+    quick = StudentConfig(name="convnet", width=0.1, frame_stride=4)  # to export; the gate has the other
+    settings = settings.model_copy(update={"student": quick})
     teacher = load_teacher(settings)
 
     def checkpoint(name: str, spoil: bool) -> Path:

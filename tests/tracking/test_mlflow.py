@@ -69,7 +69,8 @@ def test_a_model_is_registered_with_its_signature_and_crowned(tracking: Tracking
     first = tracking.register(run_id, path, name, {"recipe": "r"})
     assert tracking.champion(name) is None
     tracking.crown(first)
-    second = tracking.register(run_id, path, name, {"recipe": "r"})
+    assert tracking.register(run_id, path, name, {"recipe": "r"}) == first  # the same file, once
+    second = tracking.register(tracking.run("model 2", "model 2"), path, name, {"recipe": "r"})
     assert tracking.champion(name) == first
     assert (first.version, second.version) == ("1", "2")
     back = tracking.download(first, tmp_path / "back")

@@ -77,6 +77,9 @@ def test_a_sweep_in_which_all_fail_says_why(demo: Experiment, mlflow_uri: str) -
     space = {**SPACE, "training.learning_rate": Distribution(choice=[1e30])}
     with pytest.raises(UserError, match=r"every trial of .* failed .*the loss became"):
         run_sweep(settings_for(demo, "hopeless", space, 1), Tracking(mlflow_uri, "sweep-tests"), {}, print)
+    # It is over: the same command does not repeat the same failure without trying anything.
+    (folder,) = (demo.home / "sweeps").glob("hopeless-*")
+    assert json.loads((folder / "result.json").read_text()) == {"winner": None}
 
 
 def test_an_unfinished_sweep_goes_on_and_a_finished_one_does_not(demo: Experiment, mlflow_uri: str) -> None:
@@ -95,6 +98,9 @@ def test_an_unfinished_sweep_goes_on_and_a_finished_one_does_not(demo: Experimen
         )
     )
 
+    with pytest.raises(UserError, match="another run is at work on resumed"):
+        run_sweep(settings, tracking, {}, lambda line: None)
+    whole.lock.close()  # as the end of a process does
     again = run_sweep(settings, tracking, {}, lambda line: None)
     assert again.continued
     assert again.folder == whole.folder

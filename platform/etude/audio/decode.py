@@ -76,6 +76,12 @@ def decode(data: bytes) -> Audio:
             return _decode_stream(data, container)
     except av.error.FFmpegError as error:
         raise BadAudio(f"unreadable: not audio, or cut short or damaged ({error.strerror})") from error
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, BadAudio):
+            raise
+        # A file that nobody thought of must not end the work on a whole library.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BadAudio(f"unreadable: decoding met something unexpected ({reason})") from error
 
 
 def check_audible(audio: Audio, min_duration_s: float, silence_dbfs: float) -> None:

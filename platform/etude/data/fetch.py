@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from etude.errors import BadAudio
+from etude.errors import BadAudio, OutOfReach
 from etude.sources import SourceConfig, build_source
 from etude.sources.base import Track
 
@@ -35,6 +35,9 @@ class Fetch:
                     return row | {"data": await self._source.fetch(track), "status": "", "reason": ""}
                 except BadAudio as error:
                     return row | {"data": None, "status": "quarantined", "reason": str(error)}
+                except OutOfReach as error:
+                    reason = str(error)
+                    break
                 except OSError as error:
                     reason = error.strerror or str(error)
                     if attempt < self._attempts:

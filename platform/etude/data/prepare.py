@@ -37,6 +37,9 @@ class PrepareConfig(Section):
     shard_tracks: int = Field(8, ge=1, description="tracks a shard")
     fetch_attempts: int = Field(3, ge=1, description="tries before a track counts as out of reach")
     fetch_concurrency: int = Field(4, ge=1, description="tracks that one fetching actor has under way")
+    gpus_per_actor: float = Field(
+        0, ge=0, description="share of a GPU that mel and teacher get; 0: they run on the CPU"
+    )
     retry_quarantined: bool = Field(False, description="try the tracks in quarantine again")
 
 
@@ -185,6 +188,13 @@ def _rows(job: Job, todo: Sequence[tuple[Track, bool, bool]]) -> Iterator[dict[s
     options = job.prepare
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     n_actors = min(cpus, len(todo))
+    if options.gpus_per_actor:
+        n_listening = int(ray.cluster_resources().get("GPU", 0) // options.gpus_per_actor)
+        if not n_listening:
+            raise UserError("prepare.gpus_per_actor asks for a GPU and the cluster has none: set it to 0")
+        device = "cuda"
+    else:
+        n_listening, device = n_actors, "cpu"
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -210,9 +220,12 @@ def _rows(job: Job, todo: Sequence[tuple[Track, bool, bool]]) -> Iterator[dict[s
         )
         .map_batches(
             Featurize,
-            fn_constructor_args=(job.recipe, job.teacher, options.min_duration_s, options.silence_dbfs),
+            fn_constructor_args=(
+                job.recipe, job.teacher, options.min_duration_s, options.silence_dbfs, device,
+            ),
             batch_size=1, batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=n_actors), num_cpus=0.5,
+            compute=ray.data.ActorPoolStrategy(size=n_listening), num_cpus=0.5,
+            num_gpus=options.gpus_per_actor or None,
         )
         .map_batches(
             write_rows, fn_args=(job.store, job.recipe), batch_size=options.shard_tracks,

@@ -21,7 +21,7 @@ from etude.experiment import Experiment, build_system, load_teacher
 from etude.export.card import card, licenses
 from etude.export.onnx import export_onnx, read_metadata, run_onnx, session, write_metadata
 from etude.export.parity import Parity, RealAudio, check_parity, real_audio
-from etude.sources import build_source
+from etude.sources import Track, build_source
 from etude.students.cost import count
 from etude.systems.student_clap import compare
 from etude.tracking.mlflow import ModelVersion, Tracking
@@ -133,15 +133,20 @@ def publish(
 
 def gate_audio(settings: Experiment, splits: Splits) -> RealAudio:
     """Original files of held-out tracks, for the gate. Raises UserError if none is in reach."""
+    return asyncio.run(_gate_audio(settings, [row.track for row in (*splits.test, *splits.validation)]))
+
+
+async def _gate_audio(settings: Experiment, tracks: list[Track]) -> RealAudio:
     source = build_source(settings.source, settings.cache)
     files, reason = [], ""
-    for row in (*splits.test, *splits.validation):
+    for track in tracks:
         try:
-            files.append(real_audio(asyncio.run(source.fetch(row.track)), settings.recipe))
+            files.append(real_audio(await source.fetch(track), settings.recipe))
         except (OSError, BadAudio) as error:
-            reason = f"{row.track.uri}: {error}"
+            reason = f"{track.uri}: {error}"
         if len(files) == GATE_TRACKS:
             break
+    await source.aclose()
     if not files:
         raise UserError(f"the export cannot be checked, no held-out track can be fetched ({reason})")
     return RealAudio(np.concatenate([f.waveforms for f in files]), np.concatenate([f.mels for f in files]))

@@ -18,8 +18,10 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import dotenv
+
 from etude.cli import guarded
-from etude.config import default_home
+from etude.config import PRIVATE_ENVIRONMENT, default_home
 from etude.errors import UserError
 from etude.services import daemon
 
@@ -141,13 +143,18 @@ def submit(home: Path, words: list[str]) -> int:
     env = {**os.environ, **ray_environment(home), "RAY_API_SERVER_ADDRESS": head.address}
     env["PYTHONUNBUFFERED"] = "1"  # progress reaches a pipe as it happens
     job = f"etude-{uuid.uuid4().hex[:12]}"
-    # A job's environment is the head's; what this shell says of Etude, and where MLflow is now, goes along.
-    said = {name: value for name, value in os.environ.items() if name.startswith("ETUDE_")}
+    # A job's environment is the head's. What this shell says of Etude goes along in a file that only its
+    # owner may read: it can hold passwords, and Ray shows a job's variables on its dashboard and in its logs.
+    private = home / "services" / f"{job}.env"
+    private.touch(mode=0o600)
+    for name, value in os.environ.items():
+        if name.startswith("ETUDE_"):
+            dotenv.set_key(private, name, value)
+    variables = {"ETUDE_HOME": str(home), PRIVATE_ENVIRONMENT: str(private)}
     tracking = daemon.find(home / "services", "mlflow")
     if tracking:
-        said["MLFLOW_TRACKING_URI"] = tracking.address
-    runtime_env = json.dumps({"env_vars": said | {"ETUDE_HOME": str(home)}})
-    options = ["--submission-id", job, "--runtime-env-json", runtime_env]
+        variables["MLFLOW_TRACKING_URI"] = tracking.address
+    options = ["--submission-id", job, "--runtime-env-json", json.dumps({"env_vars": variables})]
     client = subprocess.Popen([ray, "job", "submit", *options, "--", *words], env=env)
     try:
         return client.wait()
@@ -156,11 +163,16 @@ def submit(home: Path, words: list[str]) -> int:
         subprocess.run([ray, "job", "stop", job], env=env, check=False, stdout=subprocess.DEVNULL)
         print("\nstopped; the same command continues where this one was", file=sys.stderr)
         return 130
+    finally:
+        private.unlink(missing_ok=True)
 
 
-def _absolute(folder: str) -> Path:
-    """The folder as the user's shell would have it, whatever make did with a `~` in it."""
-    return Path(folder).expanduser().absolute()
+def library_folder(text: str) -> Path:
+    """The folder that LIBRARY names; make hands on a `~` as it was written. Raises UserError for no home."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise UserError(f"LIBRARY is {text!r}, and there is no such user: give a folder") from None
 
 
 def main(argv: list[str]) -> int:
@@ -172,7 +184,7 @@ def main(argv: list[str]) -> int:
     home = default_home().absolute()
     if chosen.verb == "submit":
         folder = os.environ.get("LIBRARY") if chosen.library else None
-        library = ["--source.name", "folder", "--source.path", str(_absolute(folder))] if folder else []
+        library = ["--source.name", "folder", "--source.path", str(library_folder(folder))] if folder else []
         return submit(home, [*(word for word in chosen.words if word != "--"), *library])
     if chosen.verb == "stop":
         ended = [name for name in ("ray", "mlflow") if daemon.stop(home / "services", name)]

@@ -45,5 +45,12 @@ class Source(Protocol):
         ...
 
     async def fetch(self, track: Track) -> bytes:
-        """The original file. Raises OSError when it cannot be had now, BadAudio when it never can."""
+        """The original file. Raises OSError when it cannot be had now, BadAudio when it never can.
+
+        A source that tries again by itself raises OutOfReach in the end, an OSError that ends the trying.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close what fetching has opened."""
         ...

@@ -79,6 +79,9 @@ class DemoSource:
         """
         return await asyncio.to_thread(self._fetch, track)
 
+    async def aclose(self) -> None:
+        """Nothing stays open."""
+
     def _fetch(self, track: Track) -> bytes:
         path = self.folder / f"{track.id}.flac"
         if path.is_file():

@@ -107,6 +107,9 @@ class FolderSource:
         path = Path(os.fsdecode(unquote_to_bytes(urlsplit(track.uri).path)))
         return await asyncio.to_thread(path.read_bytes)
 
+    async def aclose(self) -> None:
+        """Nothing stays open."""
+
     def _track(self, path: Path) -> Track:
         stat = path.stat()
         relative = path.relative_to(self.root)

@@ -16,12 +16,12 @@ class TeacherConfig(Section):
     name: Literal["msd_musicnn", "mtt_musicnn"] = "msd_musicnn"
 
 
-TEACHERS: dict[str, Callable[[], Teacher]] = {
-    "msd_musicnn": lambda: MusiCNN("MSD_musicnn"),
-    "mtt_musicnn": lambda: MusiCNN("MTT_musicnn"),
+TEACHERS: dict[str, Callable[[str], Teacher]] = {
+    "msd_musicnn": lambda device: MusiCNN("MSD_musicnn", device=device),
+    "mtt_musicnn": lambda device: MusiCNN("MTT_musicnn", device=device),
 }
 
 
-def build_teacher(config: TeacherConfig) -> Teacher:
-    """Load a teacher. Raises UserError if its files are missing or not the pinned ones."""
-    return TEACHERS[config.name]()
+def build_teacher(config: TeacherConfig, device: str = "cpu") -> Teacher:
+    """Load a teacher onto a PyTorch device. Raises UserError if its files are not the pinned ones."""
+    return TEACHERS[config.name](device)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from etude.audio.decode import Audio
 from etude.audio.segment import Segments
+from etude.sources.base import Track
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Teacher(Protocol):
         """Licence of the weights, for the model card."""
         ...
 
-    def embed(self, audio: Audio, segments: Segments) -> Targets:
-        """Targets for every segment and for the whole track, as the teacher's own users compute them."""
+    def embed(self, audio: Audio, segments: Segments, track: Track) -> Targets:
+        """Targets for every segment and for the whole track, as the teacher's own users compute them.
+
+        `track` is for teachers that know vectors by name instead of listening. Raises BadAudio if the audio,
+        or the vector that is known, cannot serve.
+        """
         ...

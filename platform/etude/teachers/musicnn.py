@@ -18,6 +18,7 @@ from etude.audio.decode import Audio
 from etude.audio.mel import mel_basis
 from etude.audio.segment import Segments
 from etude.errors import BadAudio, UserError
+from etude.sources.base import Track
 from etude.teachers.base import Targets
 from etude.teachers.musicnn_net import DIM, N_BANDS, N_FRAMES, MusiCNNNet
 from etude.teachers.tensor_bundle import read_tensor_bundle
@@ -52,23 +53,24 @@ Model = Literal["MSD_musicnn", "MTT_musicnn"]
 class MusiCNN:
     """A `Teacher`: the penultimate layer of MusiCNN, trained on tags of MSD or of MagnaTagATune.
 
-    `batch_size` patches go through the network at once. Raises UserError if the weights are missing or
-    not the pinned ones.
+    `batch_size` patches go through the network at once, on a PyTorch `device`. Raises UserError if the
+    weights are missing or not the pinned ones.
     """
 
     dim = DIM
     normalized = False
     license = "ISC"
 
-    def __init__(self, model: Model = "MSD_musicnn", batch_size: int = 8) -> None:
+    def __init__(self, model: Model = "MSD_musicnn", batch_size: int = 8, device: str = "cpu") -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         index, data = _read_checkpoint(model)
         self.id = f"{model.lower()}-{_SHA256[model][_DATA][:8]}"
         self._batch_size = batch_size
-        self._net = MusiCNNNet(read_tensor_bundle(index, data)).eval()
+        self._device = device
+        self._net = MusiCNNNet(read_tensor_bundle(index, data)).eval().to(device)
 
-    def embed(self, audio: Audio, segments: Segments) -> Targets:
+    def embed(self, audio: Audio, segments: Segments, track: Track | None = None) -> Targets:
         """For each segment the mean of its own patches, [n_segments, 200]; of all the track's patches, [200].
 
         A segment of 10 s has three patches and is silent past the end of the track; the track's patches
@@ -100,9 +102,10 @@ class MusiCNN:
         vectors = np.empty((len(starts), self.dim), np.float32)
         for first in range(0, len(starts), self._batch_size):
             batch = slice(first, first + self._batch_size)
+            patches = torch.from_numpy(log_mel_patches(padded, starts[batch]))
             with torch.inference_mode():
-                embeddings, _ = self._net(torch.from_numpy(log_mel_patches(padded, starts[batch])))
-            vectors[batch] = embeddings.numpy()
+                embeddings, _ = self._net(patches.to(self._device))
+            vectors[batch] = embeddings.cpu().numpy()
         return vectors
 
 

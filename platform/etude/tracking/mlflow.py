@@ -1,5 +1,6 @@
 """A thin layer over one MLflow server: runs found again by tag, one batch of metrics an epoch."""
 
+import hashlib
 import os
 import socket
 import urllib.parse
@@ -104,7 +105,15 @@ class Tracking:
     # -- models ---------------------------------------------------------------------------------------
 
     def register(self, run_id: str, path: Path, name: str, tags: Mapping[str, str]) -> ModelVersion:
-        """Log an ONNX file with its signature and register it as a new version of `name`."""
+        """Log an ONNX file with its signature and register it as a version of `name`.
+
+        The same file from the same run is the version that is there, so that a job that was cut off between
+        registering and its end registers once.
+        """
+        tags = {**tags, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for there in self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+            if there.tags.get("sha256") == tags["sha256"]:
+                return ModelVersion(name, str(there.version), f"models:/{name}/{there.version}")
         model = onnx.load(path)
         mlflow.set_tracking_uri(self.uri)
         with mlflow.start_run(run_id=run_id):
@@ -112,14 +121,18 @@ class Tracking:
                 model,
                 name="model",
                 signature=signature(model),
-                registered_model_name=name,
                 save_as_external_data=False,
                 pip_requirements=["onnx", "onnxruntime"],
             )
-        version = str(info.registered_model_version)
-        for key, value in tags.items():
-            self._client.set_model_version_tag(name, version, key, value)
-        return ModelVersion(name, version, f"models:/{name}/{version}")
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        made = self._client.create_model_version(
+            name, info.model_uri, run_id, tags=tags, model_id=info.model_id
+        )
+        return ModelVersion(name, str(made.version), f"models:/{name}/{made.version}")
 
     def champion(self, name: str) -> ModelVersion | None:
         """The registered model that is in use, if there is one."""

@@ -10,11 +10,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # with verbose=0 below, Tune then prints nothing of its own
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the sweep unfinished, to be continued
@@ -60,6 +59,7 @@ class SweepResult:
     run_id: str
     trial_runs: dict[int, str]
     continued: bool
+    lock: IO[str]  # held until the sweep is finished, or this process ends
 
     @property
     def winner(self) -> Trial:
@@ -96,46 +96,50 @@ def run_sweep(
     splits = open_data(settings, teacher)
     home = settings.home
     folder, number, continued = _choose_folder(home / "sweeps", settings, splits.data_hash)
-    with _locked(folder):
-        drawn = draw(settings, (settings.seed, number))
-        _write_plan(folder, settings, drawn)
-        journal = Journal(folder / "journal.jsonl")
-        parent = tracking.run(folder.name, folder.name, tags={**tags, "etude.kind": "sweep"})
-        tracking.log_params(parent, settings.model_dump())
-        ended = journal.ended()
-        todo = [index for index in range(len(drawn)) if index not in ended]
-        say(
-            f"sweep {folder.name}: {len(drawn)} trials, {len(ended)} ended before"
-            if continued
-            else f"sweep {folder.name}: {len(drawn)} trials"
+    lock = _lock(folder)
+    drawn = draw(settings, (settings.seed, number))
+    _write_plan(folder, settings, drawn)
+    journal = Journal(folder / "journal.jsonl")
+    parent = tracking.run(folder.name, folder.name, tags={**tags, "etude.kind": "sweep"})
+    tracking.log_params(parent, settings.model_dump())
+    ended = journal.ended()
+    todo = [index for index in range(len(drawn)) if index not in ended]
+    say(
+        f"sweep {folder.name}: {len(drawn)} trials, {len(ended)} ended before"
+        if continued
+        else f"sweep {folder.name}: {len(drawn)} trials"
+    )
+    runs = {
+        index: tracking.run(
+            f"{folder.name}/{index:03d}",
+            f"trial {index:03d}",
+            parent=parent,
+            tags={**tags, "etude.kind": "trial"},
         )
-        runs = {
-            index: tracking.run(
-                f"{folder.name}/{index:03d}",
-                f"trial {index:03d}",
-                parent=parent,
-                tags={**tags, "etude.kind": "trial"},
-            )
-            for index in range(len(drawn))
-        }
-        if todo:
-            _tune(settings, folder, drawn, todo, journal, tracking, runs, say)
-        left = set(range(len(drawn))) - set(journal.ended())
-        assert not left, f"trials {sorted(left)} have not ended"
-        for index in ended:
-            tracking.end(runs[index], MLFLOW_STATUS[ended[index].ended])
-        trials = _table(settings, drawn, journal, teacher.dim)
-        if all(trial.score is None for trial in trials):
-            reason = next((trial.reason for trial in trials if trial.reason), "no trial reported anything")
-            raise UserError(f"every trial of {folder.name} failed ({reason}): see {folder}/ray")
-    return SweepResult(folder.name, folder, trials, parent, runs, continued)
+        for index in range(len(drawn))
+    }
+    if todo:
+        _tune(settings, folder, drawn, todo, journal, tracking, runs, say)
+    left = set(range(len(drawn))) - set(journal.ended())
+    assert not left, f"trials {sorted(left)} have not ended"
+    for index in ended:
+        tracking.end(runs[index], MLFLOW_STATUS[ended[index].ended])
+    trials = _table(settings, drawn, journal, teacher.dim)
+    result = SweepResult(folder.name, folder, trials, parent, runs, continued, lock)
+    if all(trial.score is None for trial in trials):
+        tracking.end(parent, "FAILED")
+        finish(result, {"winner": None})
+        reason = next((trial.reason for trial in trials if trial.reason), "no trial reported anything")
+        raise UserError(f"every trial of {folder.name} failed ({reason}): see {folder}/ray")
+    return result
 
 
 def finish(result: SweepResult, outcome: Mapping[str, Any]) -> None:
-    """Mark a sweep as finished; the next one with the same settings is new."""
+    """Mark a sweep as finished and let go of it; the next one with the same settings is new."""
     temporary = result.folder / "result.json.tmp"
     temporary.write_text(json.dumps(outcome, indent=2))
     os.replace(temporary, result.folder / "result.json")
+    result.lock.close()
 
 
 def _tune(
@@ -203,17 +207,15 @@ def _choose_folder(root: Path, settings: SweepExperiment, data_hash: str) -> tup
     return folder, number, unfinished
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a sweep for this process alone; the lock goes with the process, however it ends."""
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another run is at work on {folder.name}: wait for it or stop it first"
-            ) from None
-        yield
+def _lock(folder: Path) -> IO[str]:
+    """A file that holds a sweep for this process alone while it is open, however the process ends."""
+    file = open(folder / "lock", "w")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"another run is at work on {folder.name}: wait for it or stop it first") from None
+    return file
 
 
 def _write_plan(folder: Path, settings: SweepExperiment, drawn: list[dict[str, Any]]) -> None:
