@@ -10,7 +10,12 @@ from pathlib import Path
 # Ray reads its authentication when it is imported, and a head that someone runs here must not be joined.
 _token = Path(tempfile.mkdtemp(prefix="etude-test-")) / "token"
 _token.write_text(secrets.token_hex(32))
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token), "ETUDE_HOME": "/nonexistent"}
+os.environ |= {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN_PATH": str(_token),
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on the loopback only
+    "ETUDE_HOME": "/nonexistent",
+}
 for _name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import SecretStr
+from pydantic import SecretStr, model_validator
 
 from etude.config import (
     MASK,
@@ -137,6 +137,34 @@ def test_a_saved_secret_must_be_given_anew(tmp_path: Path, monkeypatch: pytest.M
         load(Login, ["--config", str(tmp_path / "c.yaml")])
     monkeypatch.setenv("ETUDE_PASSWORD", "hunter2")
     assert load(Login, ["--config", str(tmp_path / "c.yaml")]) == login
+
+
+def test_no_secret_stands_in_an_error(tmp_path: Path) -> None:
+    class Login(Section):
+        password: Secret
+        user: str = ""
+
+        @model_validator(mode="after")
+        def _user(self) -> "Login":
+            if not self.user:
+                raise ValueError("give a user")
+            return self
+
+    class Job(Settings):
+        login: Login
+        other: Secret | None = None
+
+    for text, said in (
+        ("login: {password: hunter2}", "login: give a user"),
+        ("login: {password: [hunter2], user: me}", "login.password: input should be a valid string"),
+        ("{login: {password: 1, user: me}, other: [hunter2]}", "other: input should be a valid string"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load(Job, ["--config", str(write(tmp_path / "c.yaml", text))])
+        assert str(caught.value) == said
+    assert load(Job, ["--login.password", "12345", "--login.user", "me"]).login.user == "me"
+    read = load(Job, ["--config", str(write(tmp_path / "d.yaml", "login: {password: 12345, user: me}"))])
+    assert read.login.password.get_secret_value() == "12345"
 
 
 def test_a_variable_without_effect_is_told(

@@ -16,12 +16,13 @@ import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from dotenv import load_dotenv
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -47,7 +48,12 @@ def _not_masked(secret: SecretStr) -> SecretStr:
     return secret
 
 
-Secret = Annotated[SecretStr, AfterValidator(_not_masked)]  # a password, a token, a DSN
+# A password, a token, a DSN; YAML takes one of digits for a number.
+Secret = Annotated[
+    SecretStr,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    AfterValidator(_not_masked),
+]
 
 
 class Section(BaseModel):
@@ -178,7 +184,7 @@ def _strange_names(model: type[BaseModel]) -> Iterator[str]:
     known = set(keys(model))
     for name in sorted(os.environ):
         key = name.removeprefix("ETUDE_").lower().replace("__", ".")
-        if not name.startswith("ETUDE_") or name == PRIVATE_ENVIRONMENT:
+        if not name.startswith("ETUDE_") or name in ("ETUDE_HOME", PRIVATE_ENVIRONMENT):
             continue
         if not any(k == key or k.startswith(f"{key}.") or key.startswith(f"{k}.") for k in known):
             yield f"{name} is set and has no effect here: {unknown_key(model, key)}"
@@ -205,14 +211,19 @@ def with_overrides(data: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[s
     return result
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that a model knows, those of all members of a union included."""
+def keys(model: type[BaseModel], prefix: str = "", secret: bool = False) -> Iterator[str]:
+    """Every dotted key that a model knows, those of all members of a union included; or its secrets only."""
     for name, field in model.model_fields.items():
-        nested = [m for m in (field.annotation, *get_args(field.annotation)) if _is_model(m)]
-        if not nested:
+        members = (field.annotation, *get_args(field.annotation))
+        nested = [m for m in members if _is_model(m)]
+        if not nested and (not secret or _holds_secret(field.annotation)):
             yield prefix + name
         for member in nested:
-            yield from keys(member, f"{prefix}{name}.")
+            yield from keys(member, f"{prefix}{name}.", secret)
+
+
+def _holds_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(_holds_secret(part) for part in get_args(annotation))
 
 
 def _is_model(annotation: Any) -> bool:
@@ -235,9 +246,9 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
     known = set(keys(model))
     parts = [str(part) for part in first["loc"]]
-    # A union puts the name of its member into the location; it is not part of the key.
-    shorter = [".".join(parts[:i] + parts[i + 1 :]) for i in range(1, len(parts))]
-    key = next((k for k in (".".join(parts), *shorter) if k in known), ".".join(parts))
+    # A union, and one within it, puts the name of its member into the location; it is not part of the key.
+    shorter = (".".join(some) for n in (0, 1, 2) for some in combinations(parts, max(0, len(parts) - n)))
+    key = next((k for k in shorter if k in known), ".".join(parts))
     if first["type"] == "extra_forbidden":
         if key in known:
             return f"{key} does not go with the chosen {parts[0]}.name ({parts[1]}); leave it out"
@@ -245,7 +256,11 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key} is not set; give --{key} VALUE"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{key or 'the configuration'}: {message[0].lower()}{message[1:]}, not {mask(first['input'])!r}"
+    said = f"{key or 'the configuration'}: {message[0].lower()}{message[1:]}"
+    # What was given for a secret, or a whole section that may hold one, is not shown.
+    if key in set(keys(model, secret=True)) or isinstance(first["input"], Mapping | BaseModel):
+        return said
+    return f"{said}, not {mask(first['input'])!r}"
 
 
 def _explain_cli(model: type[BaseModel], error: SettingsError) -> str:

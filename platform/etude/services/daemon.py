@@ -64,6 +64,8 @@ def start(
             )
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
+    # It outlives this command, whose settings and passwords it must not hand on to later jobs.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ETUDE_")}
     with open(log, "ab") as output:
         process = subprocess.Popen(
             command,
@@ -71,7 +73,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **env},
+            env=inherited | dict(env),
         )
     daemon = Daemon(name, process.pid, psutil.Process(process.pid).create_time(), address, tuple(ports))
     temporary = folder / f"{name}.json.tmp"

@@ -8,12 +8,14 @@
 """
 
 import argparse
+import hashlib
 import json
 import os
 import secrets
 import shlex
 import subprocess
 import sys
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,9 @@ from etude.config import PRIVATE_ENVIRONMENT, default_home
 from etude.errors import UserError
 from etude.services import daemon
 
+# Ray takes 127.0.0.1 for the machine's outer address and listens everywhere, unless it is told what it
+# assumes on Windows and macOS: that a head of one machine needs the loopback only.
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # glibc gives large arrays back at once and fetches them anew, page by page: a third of a training step.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 
@@ -88,7 +93,7 @@ def ray_head(home: Path, ports: Ports, tracking_uri: str) -> str:
         "--node-ip-address", "127.0.0.1", "--port", str(ports.ray),
         "--include-dashboard", "true", "--dashboard-host", "127.0.0.1",
         "--dashboard-port", str(ports.dashboard), "--disable-usage-stats",
-        "--dashboard-agent-listen-port", str(agent),
+        "--dashboard-agent-listen-port", str(agent), "--temp-dir", str(_ray_folder(home)),
     ]  # fmt: skip
     env = ray_environment(home) | {
         "MLFLOW_TRACKING_URI": tracking_uri,
@@ -108,6 +113,17 @@ def ray_head(home: Path, ports: Ports, tracking_uri: str) -> str:
     return address
 
 
+def _ray_folder(home: Path) -> Path:
+    """Where this home's head keeps sockets and logs: paths of sockets are short, so it is not below home.
+
+    Not /tmp/ray, where Ray notes which head of the machine is the newest and sends every job to that one.
+    """
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
+    folder = Path(tempfile.gettempdir()) / f"etude-{os.getuid()}-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def ray_environment(home: Path) -> dict[str, str]:
     """What every client of this home's Ray head needs; makes the token on first use."""
     token = home / "services" / "ray_token"
@@ -117,7 +133,7 @@ def ray_environment(home: Path) -> dict[str, str]:
         temporary.touch(mode=0o600)
         temporary.write_text(secrets.token_hex(32))
         os.replace(temporary, token)
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **KEEP_MEMORY}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **LOOPBACK_ONLY, **KEEP_MEMORY}
 
 
 def up(home: Path, ports: Ports) -> dict[str, str]:

@@ -1,0 +1,63 @@
+"""The local head and its jobs: on the loopback only, and nothing private in what Ray shows of a job."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from etude.errors import UserError
+from etude.services import daemon
+from etude.services.local import Ports, library_folder, ray_head, submit, up
+
+
+def test_a_library_is_the_folder_that_the_users_shell_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert library_folder("~/My Music") == Path("/home/somebody/My Music")
+    with pytest.raises(UserError, match="there is no such user"):
+        library_folder("~nobody-of-this-name/Music")
+
+
+@pytest.mark.slow
+def test_a_head_takes_jobs_and_only_from_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("ETUDE_SOURCE__TOKEN", "hunter2")
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, pathlib\n"
+        "private = pathlib.Path(os.environ['ETUDE_PRIVATE_ENVIRONMENT'])\n"
+        "print('mode', oct(private.stat().st_mode & 0o777), 'knows', 'hunter2' in private.read_text())\n"
+        "print('shown', 'hunter2' in str(os.environ))\n"
+        "print('head', os.environ['RAY_ADDRESS'])\n"
+        "raise SystemExit(3)\n"
+    )
+    ports = Ports(*(daemon.free_port() for _ in range(3)))
+    other = tmp_path / "other"
+    try:
+        up(home, ports)
+        ray_head(other, Ports(*(daemon.free_port() for _ in range(3))), "http://127.0.0.1:1")
+        head = daemon.find(home / "services", "ray")
+        assert head is not None
+        listening = set()
+        for process in [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                listening |= {c.laddr for c in process.net_connections("tcp") if c.status == "LISTEN"}
+        assert {address.port for address in listening} >= {ports.ray, ports.dashboard}
+        assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+        assert submit(home, [sys.executable, str(script)]) != 0
+        said = capfd.readouterr().out
+        assert "mode 0o600 knows True" in said
+        assert "shown False" in said
+        assert f"head 127.0.0.1:{ports.ray}" in said  # and not the machine's newest
+        assert not list((home / "services").glob("*.env"))
+        written = [p for p in home.rglob("*") if p.is_file()]
+        assert not [path for path in written if b"hunter2" in path.read_bytes()]
+    finally:
+        for name, at in (("ray", home), ("mlflow", home), ("ray", other)):
+            daemon.stop(at / "services", name)
+    assert os.environ["ETUDE_SOURCE__TOKEN"] == "hunter2"
