@@ -29,7 +29,8 @@ import torch
 from etude.cli import guarded
 from etude.config import load
 from etude.data.features import Featurize
-from etude.data.prepare import Job, PrepareReport, prepare
+from etude.data.plan import Job
+from etude.data.prepare import PrepareReport, prepare
 from etude.experiment import Experiment, prepare_job
 from etude.services.session import connect
 from etude.sources import FolderConfig, build_source

@@ -12,8 +12,9 @@ import sys
 
 from etude.cli import Progress, guarded, say
 from etude.config import load
-from etude.data.prepare import plan, prepare
-from etude.experiment import Experiment, prepare_job
+from etude.data.plan import plan
+from etude.data.prepare import prepare
+from etude.experiment import Experiment, pinned, prepare_job
 from etude.services.session import connect
 from etude.summary import prepare_summary
 
@@ -25,14 +26,12 @@ class PrepareAudio(Experiment):
 
 
 def main(argv: list[str]) -> int:
-    settings = load(PrepareAudio, argv)
+    settings = pinned(load(PrepareAudio, argv))
     job = prepare_job(settings)
-    planned = plan(job)
     if settings.plan:
-        say(planned.describe(os.cpu_count() or 1))
+        say(plan(job).describe(os.cpu_count() or 1))
         return 0
-    if planned.todo:
-        connect(settings.home)
+    connect(settings.home)
     report = prepare(job, Progress("prepare"))
     say(prepare_summary(report, job.store))
     say("next: python jobs/tune_audio.py, or python jobs/train_audio.py, with the same --source")

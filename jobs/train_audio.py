@@ -13,7 +13,7 @@ from pydantic import Field
 
 from etude.cli import guarded, say
 from etude.config import load
-from etude.experiment import Experiment, fingerprint, load_teacher, open_data
+from etude.experiment import Experiment, fingerprint, load_teacher, open_data, pinned
 from etude.export.publish import publish
 from etude.services.session import connect, open_tracking
 from etude.summary import export_folder, student_summary
@@ -32,7 +32,7 @@ class TrainAudio(Experiment):
 
 
 def main(argv: list[str]) -> int:
-    settings = load(TrainAudio, argv)
+    settings = pinned(load(TrainAudio, argv))
     splits = open_data(settings, load_teacher(settings))
     if settings.plan:
         say(

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from etude.cli import Progress, guarded, say
 from etude.config import load, save
-from etude.data.prepare import plan, prepare
-from etude.experiment import TrackingConfig, load_teacher, open_data, prepare_job
+from etude.data.plan import plan
+from etude.data.prepare import prepare
+from etude.experiment import TrackingConfig, load_teacher, open_data, pinned, prepare_job
 from etude.export.publish import publish
 from etude.services.session import connect, open_tracking
 from etude.summary import export_folder, prepare_summary, student_summary
@@ -34,7 +35,7 @@ class TuneAudio(SweepExperiment):
 
 
 def main(argv: list[str]) -> int:
-    settings = load(TuneAudio, argv, defaults={"sweep": SPACE})
+    settings = pinned(load(TuneAudio, argv, defaults={"sweep": SPACE}))
     draw(settings, (settings.seed, 0))  # a space that does not fit is told before any work
     job = prepare_job(settings)
     if settings.plan:

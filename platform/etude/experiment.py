@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -12,14 +12,15 @@ from etude.audio.augment import AugmentConfig
 from etude.audio.recipe import FeatureRecipe
 from etude.config import Section, Settings, default_home
 from etude.data.batches import Splits, open_splits
-from etude.data.prepare import Job, PrepareConfig
+from etude.data.plan import Job, PrepareConfig
 from etude.data.split import SplitConfig
 from etude.data.store import Store
 from etude.objectives.distillation import ObjectiveConfig
-from etude.sources import DemoConfig, SourceConfig, build_source
+from etude.sources import AudioMuseConfig, DemoConfig, SourceConfig, build_source
 from etude.students import StudentConfig
 from etude.systems.student_clap import StudentClap
-from etude.teachers import Teacher, TeacherConfig, build_teacher
+from etude.teachers import MusiCNNConfig, StoredConfig, Teacher, TeacherConfig, build_teacher
+from etude.teachers.stored import StoredTeacher
 from etude.training.loop import TrainingConfig
 
 
@@ -38,7 +39,7 @@ class Experiment(Settings):
     seed: int = 0
     source: SourceConfig = Field(DemoConfig(), discriminator="name")
     recipe: FeatureRecipe = FeatureRecipe()
-    teacher: TeacherConfig = TeacherConfig()
+    teacher: TeacherConfig = Field(MusiCNNConfig(), discriminator="name")
     prepare: PrepareConfig = PrepareConfig()
     split: SplitConfig = SplitConfig()
     student: StudentConfig = StudentConfig()
@@ -49,10 +50,11 @@ class Experiment(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _demo_unless_named(cls, data: Any) -> Any:
-        source = data.get("source") if isinstance(data, dict) else None
-        if isinstance(source, dict) and "name" not in source:
-            return data | {"source": source | {"name": "demo"}}
+    def _usual_unless_named(cls, data: Any) -> Any:
+        for section, usual in (("source", "demo"), ("teacher", "msd_musicnn")):
+            given = data.get(section) if isinstance(data, dict) else None
+            if isinstance(given, dict) and "name" not in given:
+                data = data | {section: given | {"name": usual}}
         return data
 
     @field_validator("home")
@@ -67,6 +69,23 @@ class Experiment(Settings):
     @property
     def cache(self) -> Path:
         return self.home / "cache"
+
+
+E = TypeVar("E", bound=Experiment)
+
+
+def pinned(settings: E) -> E:
+    """The settings with the very vectors that a stored teacher has now, so that every process means those.
+
+    Raises UserError if the database cannot be asked.
+    """
+    teacher = settings.teacher
+    if not isinstance(teacher, StoredConfig):
+        return settings
+    if teacher.dsn is None and isinstance(settings.source, AudioMuseConfig):
+        teacher = teacher.model_copy(update={"dsn": settings.source.dsn})
+    teacher = teacher.model_copy(update={"version": StoredTeacher(teacher).version})
+    return settings.model_copy(update={"teacher": teacher})
 
 
 def prepare_job(settings: Experiment) -> Job:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
@@ -17,14 +18,15 @@ from etude.audio.segment import segments_of
 from etude.audio.waveform import prepare_waveform
 from etude.data.batches import open_splits
 from etude.data.fetch import Fetch
-from etude.data.prepare import Job, PrepareConfig, PrepareReport, plan, prepare
+from etude.data.plan import Job, PrepareConfig, plan
+from etude.data.prepare import MAX_BLOCKS, PrepareReport, _blocks, prepare
 from etude.data.split import SplitConfig
 from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import OutOfReach, UserError
 from etude.experiment import Experiment, open_data, prepare_job
 from etude.sources import FolderConfig, build_source
 from etude.sources.base import Track
-from etude.teachers import TeacherConfig, build_teacher
+from etude.teachers import MusiCNNConfig, build_teacher
 
 
 def quiet(done: int, total: int, seconds: float) -> None:
@@ -120,7 +122,8 @@ def test_only_what_is_missing_is_done(demo: Experiment) -> None:
     lost = sorted((Path(store.root) / "commits" / targets).iterdir())[0]
     n_lost = len(json.loads(lost.read_text())["tracks"])
     lost.unlink()
-    assert [(f, t) for _, f, t in plan(job).todo] == [(False, True)] * n_lost
+    planned = plan(job)
+    assert (planned.need_features.sum(), planned.need_targets.sum()) == (0, n_lost)
     assert prepare(job, quiet).prepared == n_lost
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
@@ -129,7 +132,7 @@ def test_a_second_teacher_adds_files_and_rewrites_none(demo: Experiment) -> None
     job = prepare_job(demo)
     root = Path(job.store)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.arrow")}
-    other = replace(job, teacher=TeacherConfig(name="mtt_musicnn"))
+    other = replace(job, teacher=MusiCNNConfig(name="mtt_musicnn"))
     assert prepare(other, quiet).prepared == 9
     after = {path: path.stat().st_mtime_ns for path in root.rglob("*.arrow")}
     assert {path: after[path] for path in before} == before
@@ -195,6 +198,7 @@ def test_too_little_disk_is_told_before_any_work(
     monkeypatch.setattr(Store, "free_bytes", lambda self: 1000)
     with pytest.raises(UserError, match="too little disk"):
         prepare(job_for(tmp_path / "home", library), quiet)
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_lost_track_is_noticed() -> None:
@@ -202,8 +206,12 @@ def test_a_lost_track_is_noticed() -> None:
         PrepareReport(3, found=1, quarantined=[Quarantined("a", "u", "t", "decode", "r")]).check()
 
 
-def test_the_plan_tells_tracks_hours_bytes_and_time(tmp_path: Path, library: Path) -> None:
-    planned = plan(job_for(tmp_path / "home", library))
-    assert isinstance(planned.tracks[0], Track)
-    assert "to prepare: 7 tracks" in planned.describe(2)
-    assert "GB, about" in planned.describe(2)
+@pytest.mark.parametrize("n_tracks", [1, 3, 100, 5 * MAX_BLOCKS])
+def test_blocks_hold_every_track_once_and_are_not_too_many(n_tracks: int) -> None:
+    items = pa.table({"track_id": [str(number) for number in range(n_tracks)]})
+    blocks = _blocks(items, cpus=2)
+    assert pa.concat_tables(blocks).equals(items)
+    assert len(blocks) <= MAX_BLOCKS
+    sizes = [len(block) for block in blocks]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 1

@@ -1,13 +1,17 @@
 """Readers of the store see whole, committed shards or nothing."""
 
 import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from etude.audio.recipe import FeatureRecipe
-from etude.data.store import Quarantined, Store, features_part, targets_part
+from etude.data import store as store_module
+from etude.data.files import Files
+from etude.data.store import FORMAT, Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
 from etude.sources.base import Track
 
@@ -65,6 +69,111 @@ def test_a_track_in_two_shards_is_read_once(tmp_path: Path) -> None:
     assert store.read_shard(PART, where["c"])["track_id"].to_pylist() == ["b", "c"]
 
 
+def test_many_commits_become_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "COMPACT_RECORDS", 4)
+    store = Store(tmp_path)
+    for name in "abc":
+        store.write_shard(PART, rows(name, "shared"))
+    assert not store.compact(PART)  # too few to be worth it
+    store.write_shard(PART, rows("d"))
+    before = store.committed(PART)
+    assert store.compact(PART)
+    assert [path.suffix for path in (tmp_path / "commits" / PART).iterdir()] == [".arrow"]
+    assert Store(tmp_path).committed(PART) == before
+    assert store.parts("features") == [PART]
+
+    # What is committed since counts at once, and is taken in the next time.
+    for name in "efgh":
+        store.write_shard(PART, rows(name))
+    assert set(store.committed(PART)) == {*"abcdefgh", "shared"}
+    assert store.compact(PART)
+    assert len(list((tmp_path / "commits" / PART).iterdir())) == 1
+    assert set(store.committed(PART)) == {*"abcdefgh", "shared"}
+
+
+def test_a_compaction_that_was_cut_off_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "COMPACT_RECORDS", 2)
+    store = Store(tmp_path)
+    for name in "abc":
+        store.write_shard(PART, rows(name))
+    before = store.committed(PART)
+
+    def killed(self: Files, paths: Iterable[str]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Files, "delete_all", killed)
+        store.compact(PART)
+    assert len(list((tmp_path / "commits" / PART).iterdir())) == 4
+    assert store.commits(PART).num_rows == 3
+    assert store.committed(PART) == before
+    assert store.compact(PART)
+    assert store.committed(PART) == before
+
+
+def test_who_reads_while_commits_are_put_together_sees_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process compacts between the reader's listing and its reading."""
+    monkeypatch.setattr(store_module, "COMPACT_RECORDS", 2)
+    reader, writer = Store(tmp_path), Store(tmp_path)
+    for name in "abc":
+        writer.write_shard(PART, rows(name))
+    read_all = Files.read_all
+
+    def after_a_compaction(self: Files, paths: Iterable[str]) -> dict[str, bytes]:
+        monkeypatch.setattr(Files, "read_all", read_all)
+        writer.compact(PART)
+        return self.read_all(paths)
+
+    monkeypatch.setattr(Files, "read_all", after_a_compaction)
+    assert set(reader.committed(PART)) == {"a", "b", "c"}
+    assert len(list((tmp_path / "commits" / PART).iterdir())) == 1
+
+
+def test_writers_and_compactions_at_once_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "COMPACT_RECORDS", 3)
+
+    def write(writer: int) -> None:
+        store = Store(tmp_path)
+        for number in range(40):
+            store.write_shard(PART, rows(f"{writer}-{number}"))
+            store.compact(PART)
+            assert f"{writer}-{number}" in store.committed(PART)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert len(Store(tmp_path).committed(PART)) == 160
+
+
+def test_what_pyarrow_alone_writes_is_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an object store: no rename, no memory map, many files under way at once."""
+    monkeypatch.setattr(store_module, "COMPACT_RECORDS", 20)
+    store = Store(tmp_path)
+    store._files.local = False
+    names = [f"{number}" for number in range(30)]
+    for name in names:
+        store.write_shard(PART, rows(name))
+    assert store.compact(PART)
+    where = store.committed(PART)
+    assert set(where) == set(names)
+    assert store.read_shard(PART, where["7"])["track_id"].to_pylist() == ["7"]
+    assert store.free_bytes() is None
+
+
+def test_opening_writes_nothing_and_the_first_write_marks_the_format(tmp_path: Path) -> None:
+    store = Store(tmp_path / "new")
+    assert store.committed(PART) == {}
+    assert store.free_bytes()
+    assert not (tmp_path / "new").exists()
+    store.write_shard(PART, rows("a"))
+    assert (tmp_path / "new" / "FORMAT").read_text() == FORMAT
+
+
 def test_the_catalogue_keeps_every_field_and_every_file_name(tmp_path: Path) -> None:
     store = Store(tmp_path)
     odd = os.fsdecode(b"caf\xe9.mp3")
@@ -73,7 +182,7 @@ def test_the_catalogue_keeps_every_field_and_every_file_name(tmp_path: Path) -> 
         Track("2", odd, odd),
     ]
     store.write_catalogue("demo-1", tracks)
-    assert store.read_catalogue("demo-1") == tracks
+    assert list(store.read_catalogue("demo-1")) == tracks
     with pytest.raises(UserError, match="knows no tracks of folder-9"):
         store.read_catalogue("folder-9")
 

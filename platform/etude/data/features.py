@@ -14,7 +14,7 @@ from etude.audio.recipe import FeatureRecipe
 from etude.audio.segment import segments_of
 from etude.audio.waveform import prepare_waveform
 from etude.data.shards import PREPARED
-from etude.errors import BadAudio
+from etude.errors import BadAudio, OutOfReach
 from etude.sources.base import Track
 from etude.teachers import TeacherConfig, build_teacher
 
@@ -52,6 +52,8 @@ class Featurize:
             return result | features | {"status": "prepared", "teacher": self._teacher.id}
         except BadAudio as error:
             return result | {"status": "quarantined", "stage": "decode", "reason": str(error)}
+        except OutOfReach as error:
+            return result | {"status": "unreachable", "stage": "teacher", "reason": str(error)}
 
     def features(self, data: bytes, track: Track, mel: bool, targets: bool) -> dict[str, Any]:
         """What the store keeps of one file. Raises BadAudio."""

@@ -1,35 +1,40 @@
 """Shards of prepared tracks that readers can trust, on any pyarrow filesystem.
 
-    tracks/<source>.jsonl                 the catalogue of each source
+    FORMAT                                written before anything else
+    tracks/<source>.arrows                the catalogue of each source
     features/<recipe>/<shard>.arrow       one row per track: log-mel, each shared frame once
     targets/<teacher>/<segments>/<shard>.arrow
-    commits/<part>/<shard>.json           what readers trust
+    commits/<part>/<shard>.json           what readers trust: the shards that count, with their tracks
+    commits/<part>/<hash>.arrow           the same of many shards, once `compact` has put them together
     quarantine/<recipe>/<track>.json      tracks whose audio is at fault, with the reason
 
 A shard is written under a temporary name, flushed, renamed and only then committed, so a reader sees all
 of it or nothing. Its name is a hash of its part and its tracks: writing the same tracks again replaces the
-same file, and a track that stands in two shards is read from the first of them by name.
+same file, and a track that stands in two shards is read from the first of them by name. The file of a
+commit record goes only after another that holds the record was written.
 """
 
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
-from pyarrow import fs
 
 from etude.audio.recipe import FeatureRecipe
+from etude.data.catalogue import Catalogue
+from etude.data.files import Files
 from etude.errors import UserError
 from etude.sources.base import Track
 
-FORMAT = "1"
+FORMAT = "2"
+COMPACT_RECORDS = 1000  # so many commit records in files of their own are put together
+COMMITS = pa.schema([("shard", pa.string()), ("bytes", pa.int64()), ("tracks", pa.list_(pa.string()))])
 
 
 @dataclass(frozen=True)
@@ -60,46 +65,40 @@ class Store:
     """A folder, or any other location that pyarrow knows by its URI, such as `s3://bucket/etude`."""
 
     def __init__(self, root: str | Path) -> None:
-        """Raises UserError if `root` holds a store of another format or cannot be used."""
+        """Writes nothing. Raises UserError if `root` holds a store of another format or cannot be used."""
         self.root = str(root)
-        if "://" in self.root:
-            self._fs, self._base = fs.FileSystem.from_uri(self.root)
-        else:
-            self._fs, self._base = fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
-        self.local = isinstance(self._fs, fs.LocalFileSystem)
         try:
-            found = self._read("FORMAT")
-            if found is None:
-                self._write("FORMAT", FORMAT.encode())
-        except OSError as error:
+            self._files = Files(self.root)
+            found = self._files.read("FORMAT")
+        except (OSError, ValueError) as error:
             raise UserError(f"cannot use {self.root} as a store: {error}") from error
-        if found not in (None, FORMAT.encode()):
+        self.format = None if found is None else found.decode(errors="replace")
+        if self.format not in (None, FORMAT):
             raise UserError(
-                f"{self.root} is a store of format {found.decode(errors='replace')!r}, this version reads "
-                f"{FORMAT!r}: choose another folder with --home"
+                f"{self.root} is a store of format {self.format!r}, this version reads {FORMAT!r}: "
+                "choose another folder with --home"
             )
 
     # -- catalogue ------------------------------------------------------------------------------------
 
-    def write_catalogue(self, source_id: str, tracks: Sequence[Track]) -> None:
+    def write_catalogue(self, source_id: str, tracks: Iterable[Track]) -> None:
         """Replace what is known of a source's tracks."""
-        # JSON keeps file names that are not valid UTF-8 (as escaped surrogates); Arrow strings cannot.
-        lines = [json.dumps(dataclasses.asdict(track)) for track in tracks]
-        self._write(f"tracks/{source_id}.jsonl", "\n".join(lines).encode())
+        catalogue = tracks if isinstance(tracks, Catalogue) else Catalogue.of(tracks)
+        self._write(f"tracks/{source_id}.arrows", catalogue.data)
 
-    def read_catalogue(self, source_id: str) -> list[Track]:
+    def read_catalogue(self, source_id: str) -> Catalogue:
         """The tracks of a source as last listed. Raises UserError if it was never listed."""
-        data = self._read(f"tracks/{source_id}.jsonl")
+        data = self._files.read(f"tracks/{source_id}.arrows")
         if data is None:
             raise UserError(f"{self.root} knows no tracks of {source_id}: run jobs/prepare_audio.py first")
-        return [Track(**json.loads(line)) for line in data.splitlines()]
+        return Catalogue(pa.py_buffer(data))
 
     # -- shards ---------------------------------------------------------------------------------------
 
     def write_shard(self, part: str, table: pa.Table) -> str:
         """Write and commit rows that have a `track_id` column; returns the shard's name."""
         ids = sorted(table.column("track_id").to_pylist())
-        name = hashlib.sha256("\n".join([part, *ids]).encode()).hexdigest()[:16]
+        name = _hash(part, *ids)
         sink = pa.BufferOutputStream()
         with pyarrow.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
@@ -109,25 +108,56 @@ class Store:
         self._write(f"commits/{part}/{name}.json", json.dumps(commit).encode())
         return name
 
+    def commits(self, part: str) -> pa.Table:
+        """Committed rows as `track_id` and `shard`, by name of the shard; a track may stand in two."""
+        records = _together(self._commit_files(part))
+        tracks = records["tracks"].combine_chunks()
+        shards = records["shard"].take(pc.list_parent_indices(tracks))
+        return pa.table({"track_id": pc.list_flatten(tracks), "shard": shards})
+
     def committed(self, part: str) -> dict[str, str]:
         """Track id to the name of the shard that holds it."""
+        rows = self.commits(part)
         where: dict[str, str] = {}
-        for path in self._list(f"commits/{part}", ".json"):
-            commit = json.loads(self._read(path) or b"{}")
-            for track_id in commit["tracks"]:
-                where.setdefault(track_id, commit["shard"])
+        for track_id, shard in zip(rows["track_id"].to_pylist(), rows["shard"].to_pylist(), strict=True):
+            where.setdefault(track_id, shard)
         return where
+
+    def compact(self, part: str) -> bool:
+        """Put commit records together in one file if there are many; says whether it did.
+
+        Others may write or compact meanwhile: at worst some records stand in two files for a time.
+        """
+        if len(self._files.list(f"commits/{part}", ".json")) < COMPACT_RECORDS:
+            return False
+        files = self._commit_files(part)
+        records = _together(files)
+        sink = pa.BufferOutputStream()
+        options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+        with pyarrow.ipc.new_file(sink, COMMITS, options=options) as writer:
+            writer.write_table(records)
+        path = f"commits/{part}/{_hash(*records['shard'].to_pylist())}.arrow"
+        self._write(path, sink.getvalue())
+        self._files.delete_all(files.keys() - {path})
+        return True
 
     def read_shard(self, part: str, name: str) -> pa.Table:
         """A committed shard's rows; on a local disk memory-mapped, so only what is used is read."""
-        path = f"{self._base}/{part}/{name}.arrow"
-        source = pa.memory_map(path) if self.local else self._fs.open_input_file(path)
-        return pyarrow.ipc.open_file(source).read_all()
+        return pyarrow.ipc.open_file(self._files.open(f"{part}/{name}.arrow")).read_all()
 
     def parts(self, kind: str) -> list[str]:
         """Committed parts of one kind, `features` or `targets`."""
-        found = {path.rsplit("/", 1)[0] for path in self._list(f"commits/{kind}", ".json")}
+        files = self._files.list(f"commits/{kind}", ".json", ".arrow")
+        found = {path.rsplit("/", 1)[0] for path in files}
         return sorted(part.removeprefix("commits/") for part in found)
+
+    def _commit_files(self, part: str) -> dict[str, bytes]:
+        while True:
+            paths = self._files.list(f"commits/{part}", ".json", ".arrow")
+            files = self._files.read_all(paths)
+            if len(files) == len(paths):
+                return files
+            # One was put together with others after it was listed: where it is now, a new list tells.
 
     # -- quarantine -----------------------------------------------------------------------------------
 
@@ -141,47 +171,38 @@ class Store:
 
     def quarantined(self, recipe_id: str) -> dict[str, Quarantined]:
         """Track id to why it is in quarantine."""
-        rows = [json.loads(self._read(p) or b"{}") for p in self._list(f"quarantine/{recipe_id}", ".json")]
-        return {row["track_id"]: Quarantined(**row) for row in rows}
+        files = self._files.read_all(self._files.list(f"quarantine/{recipe_id}", ".json"))
+        rows = [Quarantined(**json.loads(data)) for data in files.values()]
+        return {row.track_id: row for row in rows}
 
     def release(self, recipe_id: str, track_ids: Iterable[str]) -> None:
         """Take tracks out of quarantine."""
-        for track_id in track_ids:
-            path = f"{self._base}/quarantine/{recipe_id}/{track_id}.json"
-            if self._fs.get_file_info(path).type == fs.FileType.File:
-                self._fs.delete_file(path)
+        self._files.delete_all(f"quarantine/{recipe_id}/{track_id}.json" for track_id in track_ids)
 
     # -- files ----------------------------------------------------------------------------------------
 
     def free_bytes(self) -> int | None:
         """Room left on a local disk, None elsewhere."""
-        return shutil.disk_usage(self._base).free if self.local else None
-
-    def _read(self, path: str) -> bytes | None:
-        full = f"{self._base}/{path}"
-        if self._fs.get_file_info(full).type != fs.FileType.File:
-            return None
-        with self._fs.open_input_stream(full) as stream:
-            return bytes(stream.read())
+        return self._files.free_bytes()
 
     def _write(self, path: str, data: bytes | pa.Buffer) -> None:
-        full = f"{self._base}/{path}"
-        self._fs.create_dir(full.rsplit("/", 1)[0], recursive=True)
-        if not self.local:  # an object store shows an object only once it is whole
-            with self._fs.open_output_stream(full) as stream:
-                stream.write(data)
-            return
-        temporary = f"{full}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, full)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        if self.format is None:
+            try:
+                self._files.write("FORMAT", FORMAT.encode())
+            except PermissionError as error:
+                raise UserError(f"cannot use {self.root} as a store: {error}") from error
+            self.format = FORMAT
+        self._files.write(path, data)
 
-    def _list(self, folder: str, suffix: str) -> list[str]:
-        selector = fs.FileSelector(f"{self._base}/{folder}", recursive=True, allow_not_found=True)
-        paths = [info.path for info in self._fs.get_file_info(selector) if info.path.endswith(suffix)]
-        return sorted(path.removeprefix(self._base + "/") for path in paths)
+
+def _together(files: Mapping[str, bytes]) -> pa.Table:
+    """The records in files of commits, each once, by name of the shard."""
+    single = [json.loads(data) for path, data in files.items() if path.endswith(".json")]
+    many = [pyarrow.ipc.open_file(data).read_all() for path, data in files.items() if path.endswith(".arrow")]
+    records = pa.concat_tables([pa.Table.from_pylist(single, schema=COMMITS), *many])
+    _, first = np.unique(records["shard"].to_numpy(), return_index=True)
+    return records.take(first).combine_chunks()
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,27 +1,32 @@
-"""Frozen models that give targets. A new teacher is one file and one line in `TEACHERS`."""
+"""Frozen models that give targets. A new one is a file, and a line in `TeacherConfig` and `build_teacher`."""
 
-from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from etude.config import Section
 from etude.teachers.base import Targets, Teacher
 from etude.teachers.musicnn import MusiCNN
+from etude.teachers.stored import StoredConfig, StoredTeacher
 
-__all__ = ["Targets", "Teacher", "TeacherConfig", "build_teacher"]
+__all__ = ["MusiCNNConfig", "StoredConfig", "Targets", "Teacher", "TeacherConfig", "build_teacher"]
 
 
-class TeacherConfig(Section):
-    """Which frozen model the student learns from."""
+class MusiCNNConfig(Section):
+    """MusiCNN, trained on the Million Song Dataset or on MagnaTagATune."""
 
     name: Literal["msd_musicnn", "mtt_musicnn"] = "msd_musicnn"
 
 
-TEACHERS: dict[str, Callable[[str], Teacher]] = {
-    "msd_musicnn": lambda device: MusiCNN("MSD_musicnn", device=device),
-    "mtt_musicnn": lambda device: MusiCNN("MTT_musicnn", device=device),
-}
+TeacherConfig = Annotated[MusiCNNConfig | StoredConfig, Field(discriminator="name")]
 
 
 def build_teacher(config: TeacherConfig, device: str = "cpu") -> Teacher:
-    """Load a teacher onto a PyTorch device. Raises UserError if its files are not the pinned ones."""
-    return TEACHERS[config.name](device)
+    """Load a teacher, to listen on a PyTorch device. Raises UserError if what it needs is missing."""
+    match config:
+        case MusiCNNConfig(name="msd_musicnn"):
+            return MusiCNN("MSD_musicnn", device=device)
+        case MusiCNNConfig():
+            return MusiCNN("MTT_musicnn", device=device)
+        case StoredConfig():
+            return StoredTeacher(config)

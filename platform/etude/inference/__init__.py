@@ -1,0 +1,1 @@
+"""From an exported student to the vectors of a whole library."""

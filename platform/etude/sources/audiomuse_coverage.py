@@ -1,0 +1,62 @@
+"""Rows without audio and audio without a row: AudioMuse-AI's catalogue beside the library it came from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from etude.errors import BadAudio
+from etude.sources.audiomuse import AudioMuseConfig, AudioMuseSource, file_below
+from etude.sources.base import Source
+from etude.sources.folder import FolderConfig, FolderSource
+from etude.sources.jellyfin import JellyfinConfig, JellyfinSource
+from etude.sources.subsonic import SubsonicSource
+
+
+def coverage(config: AudioMuseConfig, cache: Path | None = None) -> list[str]:
+    """List both sides whole and say, a sentence each, what only one of them has.
+
+    Raises UserError if either cannot be listed.
+    """
+    source = AudioMuseSource(config, cache)
+    rows = set(_rows(source, config))
+    audio = set(_audio(config, cache))
+    said = [f"{len(rows & audio)} tracks have both a row in AudioMuse-AI and audio"]
+    if rows - audio:
+        said.append(f"{len(rows - audio)} rows have no audio: {_some(rows - audio)}; they cannot be fetched")
+    if audio - rows:
+        said.append(
+            f"{len(audio - rows)} files have no row: {_some(audio - rows)}; "
+            "run an analysis in AudioMuse-AI to have them"
+        )
+    return said + [f"{count} {reason}" for reason, count in source.skipped.items()]
+
+
+def _rows(source: AudioMuseSource, config: AudioMuseConfig) -> Iterator[str]:
+    for track in source.tracks():
+        if not isinstance(config.audio, FolderConfig):
+            yield track.tags["provider_id"]
+            continue
+        stored = track.tags["file_path"]
+        try:
+            yield str(file_below(config.audio.path.resolve(), config.mounted_at, stored))
+        except BadAudio:
+            yield stored  # of another place: no file has this name
+
+
+def _audio(config: AudioMuseConfig, cache: Path | None) -> Iterator[str]:
+    audio = config.audio
+    listed: Source
+    if isinstance(audio, FolderConfig):
+        for track in FolderSource(audio).tracks():
+            yield unquote(urlsplit(track.uri).path, errors="surrogateescape")
+        return
+    listed = (
+        JellyfinSource(audio, cache) if isinstance(audio, JellyfinConfig) else SubsonicSource(audio, cache)
+    )
+    for track in listed.tracks():
+        yield unquote(track.uri.rsplit("/", 1)[-1])
+
+
+def _some(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:3])
+    return f"{shown}, ..." if len(names) > 3 else shown

@@ -1,0 +1,61 @@
+"""What the listings of media servers share: pages become tracks, and fields may hold anything."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def synchronous(pages: AsyncGenerator[list[T], None], close: Callable[[], Awaitable[None]]) -> Iterator[T]:
+    """What an asynchronous listing yields, page by page, in an event loop of its own."""
+
+    async def following() -> list[T] | None:
+        return await anext(pages, None)
+
+    async def finish() -> None:
+        await pages.aclose()
+        await close()
+
+    with asyncio.Runner() as runner:
+        try:
+            while (page := runner.run(following())) is not None:
+                yield from page
+        finally:
+            runner.run(finish())
+
+
+def items_of(body: Any, *names: str) -> list[dict[str, Any]]:
+    """The objects in the list below these names; empty if there is no such list."""
+    for name in names:
+        body = body.get(name) if isinstance(body, dict) else None
+    return [item for item in body if isinstance(item, dict)] if isinstance(body, list) else []
+
+
+def text_of(item: Mapping[str, Any], *names: str) -> str:
+    """The first of these fields that holds a text or a number, as text that can be stored; else empty."""
+    for name in names:
+        value = item.get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+            return str(value).encode("utf-8", "replace").decode().strip()
+    return ""
+
+
+def texts_of(item: Mapping[str, Any], name: str) -> str:
+    """The texts in a field that holds a list of them, joined; else empty."""
+    values = item.get(name)
+    texts = [text_of({"": value}, "") for value in values] if isinstance(values, list) else []
+    return "; ".join(text for text in texts if text)
+
+
+def number_of(item: Mapping[str, Any], name: str) -> float | None:
+    """A field that holds a positive number; else None."""
+    value = item.get(name)
+    return value if isinstance(value, int | float) and 0 < value < float("inf") else None
+
+
+def named(wanted: str, places: Mapping[str, str]) -> str | None:
+    """The id of the place with this id or, whatever its capitals, this name; `places` maps ids to names."""
+    if wanted in places:
+        return wanted
+    return next((id for id, name in places.items() if name.casefold() == wanted.casefold()), None)

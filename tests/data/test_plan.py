@@ -1,0 +1,132 @@
+"""A plan finds what is missing, writes nothing, and never holds a library's tracks at once."""
+
+import json
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from etude.audio.recipe import FeatureRecipe
+from etude.data import catalogue
+from etude.data.catalogue import Catalogue
+from etude.data.plan import TYPICAL_S, Plan, compare, plan
+from etude.data.store import Quarantined, Store, features_part, targets_part
+from etude.errors import UserError
+from etude.experiment import Experiment, prepare_job
+from etude.sources import FolderConfig
+from etude.sources.base import Track
+
+RECIPE = FeatureRecipe()
+FEATURES, TARGETS = PARTS = features_part(RECIPE), targets_part("made-up-0", RECIPE)
+
+
+class Listed:
+    """A source that lists these tracks."""
+
+    id = "listed"
+
+    def __init__(self, *tracks: Track) -> None:
+        self.listed = tracks
+
+    def tracks(self) -> Iterator[Track]:
+        yield from self.listed
+
+    async def fetch(self, track: Track) -> bytes:
+        raise FileNotFoundError(track.uri)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def track(name: str, duration_s: float | None = 60.0) -> Track:
+    return Track(name, f"file:{name}", name.upper(), duration_s=duration_s, tags={"key": "C"})
+
+
+def commit(store: Store, part: str, *ids: str) -> None:
+    store.write_shard(part, pa.table({"track_id": list(ids)}))
+
+
+def missing(planned: Plan) -> list[tuple[str, bool, bool]]:
+    rows = pa.concat_tables(planned.items()).to_pylist()
+    return [(row["track_id"], row["need_features"], row["need_targets"]) for row in rows]
+
+
+def test_each_track_is_missing_both_one_or_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    commit(store, FEATURES, "a", "b")
+    commit(store, TARGETS, "a", "gone from the library")
+    planned = compare(Listed(*map(track, "abc")), store, PARTS, RECIPE.id, again=False)
+    assert missing(planned) == [("b", False, True), ("c", True, True)]
+    assert (planned.todo, planned.found, planned.seconds) == (2, 1, 120.0)
+    first = next(planned.items()).to_pylist()[0]
+    assert Track(**json.loads(first["track"])) == track("b")
+
+
+def test_what_is_in_quarantine_is_left_alone_unless_asked_for(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    bad = {name: Quarantined(name, "u", "t", "decode", "empty file", 2) for name in ("a", "not listed")}
+    store.write_quarantine(RECIPE.id, bad.values())
+    source = Listed(*map(track, "ab"))
+    planned = compare(source, store, PARTS, RECIPE.id, again=False)
+    assert missing(planned) == [("b", True, True)]
+    assert (planned.quarantined, planned.again, planned.found) == ({"a": bad["a"]}, {}, 0)
+    planned = compare(source, store, PARTS, RECIPE.id, again=True)
+    assert [row[0] for row in missing(planned)] == ["a", "b"]
+    assert (planned.quarantined, planned.again, planned.found) == ({}, {"a": bad["a"]}, 0)
+
+
+def test_a_length_that_is_not_known_is_guessed_and_told(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    some = compare(Listed(track("a", 100), track("b", None)), store, PARTS, RECIPE.id, again=False)
+    assert some.seconds == 200
+    assert "the length of 1 tracks is a guess" in some.describe(2)
+    none = compare(Listed(track("a", None)), store, PARTS, RECIPE.id, again=False)
+    assert none.seconds == TYPICAL_S
+    known = compare(Listed(track("a")), store, PARTS, RECIPE.id, again=False)
+    assert "guess" not in known.describe(2)
+
+
+def test_a_source_without_tracks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="listed has no tracks"):
+        compare(Listed(), Store(tmp_path), PARTS, RECIPE.id, again=False)
+
+
+def test_a_plan_tells_tracks_hours_bytes_and_time_and_writes_nothing(tmp_path: Path) -> None:
+    library = tmp_path / "music"
+    library.mkdir()
+    for name in ("a", "b"):
+        (library / f"{name}.mp3").write_bytes(b"not read here")
+    home = tmp_path / "home"
+    planned = plan(prepare_job(Experiment(home=home, source=FolderConfig(name="folder", path=library))))
+    assert "library: 2 tracks" in planned.describe(2)
+    assert "to prepare: 2 tracks" in planned.describe(2)
+    assert "GB, about" in planned.describe(2)
+    assert not home.exists()
+
+
+def test_a_listing_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the source lists, no more tracks live than those of two batches."""
+    monkeypatch.setattr(catalogue, "BATCH_TRACKS", 10)
+    alive: weakref.WeakSet[Track] = weakref.WeakSet()
+    most = 0
+
+    def listing() -> Iterator[Track]:
+        nonlocal most
+        for number in range(95):
+            one = Identified(f"{number:03d}", "u", "t")
+            alive.add(one)
+            most = max(most, len(alive))
+            yield one
+
+    listed = Catalogue.of(listing())
+    assert len(listed) == 95
+    assert [found.id for found in listed] == [f"{number:03d}" for number in range(95)]
+    assert most <= 2 * 10 + 1
+
+
+class Identified(Track):
+    """A track that a set knows by identity, since tags cannot be hashed."""
+
+    __hash__ = object.__hash__

@@ -1,0 +1,65 @@
+"""`jobs/embed_library.py` as a user calls it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from pydantic import SecretStr
+
+from etude.inference.vectors import VectorFolder
+from etude.inference.write_back import write
+from etude.sources.base import Track
+from tests.support.audiomuse_db import PASSWORD, Analysed, audiomuse_database, vector_bytes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ETUDE_", "MLFLOW_"))}
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "jobs" / "embed_library.py"), *words],
+        env=clean | {"ETUDE_HOME": str(home)} | environment, capture_output=True, text=True, timeout=200,
+        check=False,
+    )  # fmt: skip
+    assert PASSWORD not in done.stdout + done.stderr
+    return done
+
+
+def test_a_folder_becomes_parquet(exported: Path, chorale_wav: bytes, tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / "music" / name).write_bytes(chorale_wav)
+    words = ["--model", str(exported), "--source.name", "folder", "--source.path", str(tmp_path / "music")]
+    words += ["--out", str(tmp_path / "vectors.parquet")]
+    planned = run(tmp_path, *words, "--plan")
+    assert "to embed: 2 tracks, 0.01 hours" in planned.stdout, planned.stderr
+    assert not (tmp_path / "vectors.parquet").exists()
+    done = run(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert "embedded 2 of 2 tracks" in done.stdout
+    assert pq.read_table(tmp_path / "vectors.parquet").num_rows == 2
+    back = run(tmp_path, *words, "--to", "audiomuse")
+    assert back.returncode == 2
+    assert "no database is given" in back.stderr
+
+
+def test_a_rollback_needs_no_model(tmp_path: Path) -> None:
+    database = audiomuse_database("current", [Analysed("a", clap=vector_bytes(0, 512))])
+    before = database.contents()
+    folder = VectorFolder(tmp_path / "v", "m", 512)
+    folder.create()
+
+    track = Track("t", "", "A", tags={"item_id": "a"})
+    folder.write([(track, np.frombuffer(vector_bytes(1, 512), "<f4"))])
+    write(SecretStr(database.dsn), "clap_embedding", folder)
+    assert database.contents() != before
+    done = run(tmp_path, "--rollback", ETUDE_DSN=database.dsn)
+    assert done.returncode == 0, done.stderr
+    assert "restored 1 rows" in done.stdout
+    assert database.contents() == before
+    again = run(tmp_path, "--rollback", ETUDE_DSN=database.dsn)
+    assert again.returncode == 2
+    assert "nothing to roll back" in again.stderr

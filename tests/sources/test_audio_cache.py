@@ -1,0 +1,133 @@
+"""The cache of audio files: what comes back, what goes first, and what other processes and kills do to it."""
+
+import errno
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.sources.audio_cache import STALE_S, AudioCache
+
+
+def kept(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("??/*") if path.is_file()]
+
+
+def total(folder: Path) -> int:
+    return sum(path.stat().st_size for path in kept(folder))
+
+
+def age(cache: AudioCache, key: str, seconds: float) -> None:
+    """Make a file's last use so long ago."""
+    when = time.time() - seconds
+    os.utime(cache._path(key), (when, when))
+
+
+def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
+    cache = AudioCache(tmp_path, 100)
+    assert cache.get("a") is None
+    cache.put("a", b"one")
+    cache.put("a", b"two!")
+    assert cache.get("a") == b"two!"
+    assert AudioCache(tmp_path, 100).get("a") == b"two!"
+
+
+def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
+    cache = AudioCache(tmp_path, 100)
+    for i, key in enumerate("abcd"):
+        cache.put(key, bytes(25))
+        age(cache, key, 100 - i)
+    assert cache.get("a") is not None  # used now, though it came first
+    cache.put("e", bytes(25))
+    assert cache.get("b") is None
+    assert {key for key in "acde" if cache.get(key)} >= {"a", "e"}
+    assert total(tmp_path) <= 100
+
+
+def test_the_size_holds_after_every_file(tmp_path: Path) -> None:
+    cache = AudioCache(tmp_path, 1000)
+    for i in range(200):
+        cache.put(str(i), bytes(1 + i * 7 % 90))
+        assert total(tmp_path) <= 1000
+    assert cache.get("199") is not None
+    assert total(tmp_path) > 700  # it makes room, it does not empty
+
+
+def test_what_is_larger_than_the_cache_is_not_kept(tmp_path: Path) -> None:
+    cache = AudioCache(tmp_path, 100)
+    cache.put("a", bytes(60))
+    cache.put("b", bytes(101))
+    assert cache.get("b") is None
+    assert cache.get("a") is not None
+
+
+@pytest.mark.parametrize(
+    "key", ["../../outside", "/etc/passwd", "a/b", "..", "", "\0", "é\ud800", "x" * 5000]
+)
+def test_no_key_names_a_place_outside(tmp_path: Path, key: str) -> None:
+    cache = AudioCache(tmp_path / "cache", 100)
+    cache.put(key, b"data")
+    assert cache.get(key) == b"data"
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    (path,) = kept(tmp_path / "cache")
+    assert len(path.name) == 64 and set(path.name) <= set("0123456789abcdef")
+
+
+def test_files_that_were_there_before_the_count_are_counted(tmp_path: Path) -> None:
+    cache = AudioCache(tmp_path, 100)
+    for key in "abc":
+        cache.put(key, bytes(30))
+    (tmp_path / "bytes").unlink()
+    cache.put("d", bytes(30))
+    assert total(tmp_path) <= 100
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    cache = AudioCache(tmp_path, 100)
+    cache.put("a", bytes(10))
+    old = cache._path("a").with_name(".killed")
+    old.write_bytes(bytes(500))
+    os.utime(old, (0, time.time() - 2 * STALE_S))
+    young = old.with_name(".being-written")
+    young.write_bytes(b"")
+    (tmp_path / "bytes").write_bytes(b"%-31d\n" % 99)  # the count of a process that was killed while writing
+    cache.put("b", bytes(80))
+    assert not old.exists()
+    assert young.exists()
+    assert cache.get("a") and cache.get("b")  # the count was put right, so both have room
+
+
+def test_a_full_disk_costs_the_copy_and_not_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cache = AudioCache(tmp_path, 100)
+    monkeypatch.setattr("etude.sources.audio_cache.os.fsync", full)
+    cache.put("a", b"data")
+    assert cache.get("a") is None
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+    assert "is full" in caplog.text
+
+
+def churn(folder: Path, worker: int) -> int:
+    """Put and get like one of several fetching actors; the number of wrong answers."""
+    cache = AudioCache(folder, 20_000)
+    wrong = 0
+    for i in range(150):
+        n = (i * 7 + worker) % 40
+        data = cache.get(str(n))
+        wrong += data is not None and data != bytes([n]) * (500 + n)
+        cache.put(str(n), bytes([n]) * (500 + n))
+    return wrong
+
+
+def test_several_processes_share_a_folder(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert pool.starmap(churn, [(tmp_path, worker) for worker in range(3)]) == [0, 0, 0]
+    assert total(tmp_path) <= 20_000
+    assert not [path for path in kept(tmp_path) if path.name.startswith(".")]
