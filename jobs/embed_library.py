@@ -3,6 +3,7 @@
     python jobs/embed_library.py --model student_waveform.onnx --source.name folder --source.path ~/Music
     python jobs/embed_library.py --model student_waveform.onnx --to audiomuse    and --write after a look
     python jobs/embed_library.py --rollback                                      undo the latest --write
+
 A rerun embeds only what is missing in --out. All keys: --help.
 """
 

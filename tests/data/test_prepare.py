@@ -17,12 +17,13 @@ from etude.audio.mel import log_mel
 from etude.audio.segment import segments_of
 from etude.audio.waveform import prepare_waveform
 from etude.data.batches import open_splits
+from etude.data.features import Featurize
 from etude.data.fetch import Fetch
 from etude.data.plan import Job, PrepareConfig, plan
 from etude.data.prepare import MAX_BLOCKS, PrepareReport, _blocks, prepare
 from etude.data.split import SplitConfig
 from etude.data.store import Quarantined, Store, features_part, targets_part
-from etude.errors import OutOfReach, UserError
+from etude.errors import BadAudio, OutOfReach, UserError
 from etude.experiment import Experiment, open_data, prepare_job
 from etude.sources import FolderConfig, build_source
 from etude.sources.base import Track
@@ -185,6 +186,33 @@ def test_a_source_that_gave_up_is_not_asked_again(tmp_path: Path, library: Path)
     )
     assert (row["status"], len(asked)) == ("unreachable", 1)
     assert row["reason"] == "cannot be fetched: the server is down"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "status", "stage"),
+    [
+        ("empty.ogg", None, "quarantined", "decode"),
+        ("a.mp3", BadAudio("its stored vector is zero"), "quarantined", "teacher"),
+        ("a.mp3", OutOfReach("the database is away"), "unreachable", "teacher"),
+    ],
+)
+def test_a_row_says_at_which_step_it_failed(
+    tmp_path: Path, library: Path, name: str, error: Exception | None, status: str, stage: str
+) -> None:
+    class Refusing:
+        def embed(self, *heard: object) -> None:
+            raise error
+
+    job = job_for(tmp_path / "home", library)
+    featurize = Featurize(job.recipe, job.teacher, 3.5, -60.0)
+    featurize._teacher = Refusing()  # type: ignore[assignment]
+    track = Track("id", name, name)
+    row = {"track_id": "id", "track": json.dumps(asdict(track)), "data": (library / name).read_bytes()}
+    table = pa.Table.from_pylist([row | {"need_features": False, "need_targets": True}])
+    (result,) = featurize(table).to_pylist()
+    assert (result["status"], result["stage"]) == (status, stage)
+    if error:
+        assert result["reason"] == str(error)
 
 
 def test_a_gpu_that_is_not_there_is_told(ray_session: None, tmp_path: Path, library: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_full_disk_and_one_without_the_right_are_problems(
     assert "no right to write" in found(settings)["disk"].text
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_head_with_another_token_is_a_problem(settings: Doctor) -> None:
     ports = Ports(ray=daemon.free_port(), dashboard=daemon.free_port())
     ray_head(settings.home, ports, "http://127.0.0.1:9")

@@ -35,6 +35,7 @@ def through_ray(
     return losses(folder / "epoch-0002.pt"), run_id
 
 
+@pytest.mark.slow
 def test_one_worker_gives_the_plain_loops_losses(
     settings: Experiment, mlflow_uri: str, tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_sweep_in_which_all_fail_says_why(demo: Experiment, mlflow_uri: str) -
     assert json.loads((folder / "result.json").read_text()) == {"winner": None}
 
 
+@pytest.mark.slow
 def test_an_unfinished_sweep_goes_on_and_a_finished_one_does_not(demo: Experiment, mlflow_uri: str) -> None:
     """As after a kill: one trial has ended, one was under way with an epoch its driver never heard of."""
     tracking = Tracking(mlflow_uri, "sweep-tests")

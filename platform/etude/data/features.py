@@ -36,6 +36,7 @@ class Featurize:
         self._recipe = recipe
         self._teacher = build_teacher(teacher, device)
         self._device = device
+        self._stage = ""  # what a track is going through
         self._min_duration_s = min_duration_s
         self._silence_dbfs = silence_dbfs
 
@@ -47,13 +48,14 @@ class Featurize:
         if row["data"] is None:
             return result | {"status": row["status"], "stage": "fetch", "reason": row["reason"]}
         track = Track(**json.loads(row["track"]))
+        self._stage = "decode"
         try:
             features = self.features(row["data"], track, row["need_features"], row["need_targets"])
             return result | features | {"status": "prepared", "teacher": self._teacher.id}
         except BadAudio as error:
-            return result | {"status": "quarantined", "stage": "decode", "reason": str(error)}
+            return result | {"status": "quarantined", "stage": self._stage, "reason": str(error)}
         except OutOfReach as error:
-            return result | {"status": "unreachable", "stage": "teacher", "reason": str(error)}
+            return result | {"status": "unreachable", "stage": self._stage, "reason": str(error)}
 
     def features(self, data: bytes, track: Track, mel: bool, targets: bool) -> dict[str, Any]:
         """What the store keeps of one file. Raises BadAudio."""
@@ -67,6 +69,7 @@ class Featurize:
             spectrum = log_mel(waveform, recipe) if on_cpu else log_mel_torch(waveform, recipe, self._device)
             result["frames"] = _finite(spectrum.frames.astype(recipe.dtype), "log-mel").tobytes()
         if targets:
+            self._stage = "teacher"
             embedded = self._teacher.embed(audio, segments_of(len(waveform), recipe), track)
             result["segments"] = _finite(embedded.segments, "teacher's vector").astype(np.float32).tobytes()
             result["track"] = _finite(embedded.track, "teacher's vector").astype(np.float32).tobytes()

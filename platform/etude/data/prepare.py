@@ -22,6 +22,7 @@ from etude.data.plan import Job, Plan, plan
 from etude.data.shards import write_rows
 from etude.data.store import Quarantined, Store
 from etude.errors import UserError
+from etude.sources import REMOTE
 from etude.sources.base import Track
 
 BLOCK_TRACKS = 4  # tracks that travel together: few, so that the last actor is not waited for long
@@ -104,6 +105,8 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
     options = job.prepare
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     n_actors = min(cpus, planned.todo)
+    # One process asks a server, so that its limits hold for the whole cluster; many requests are under way.
+    n_fetching = 1 if isinstance(job.source, REMOTE) else n_actors
     if options.gpus_per_actor:
         n_listening = int(ray.cluster_resources().get("GPU", 0) // options.gpus_per_actor)
         if not n_listening:
@@ -124,7 +127,7 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
             Fetch,
             fn_constructor_args=(job.source, job.cache, options.fetch_attempts, options.fetch_concurrency),
             batch_size=1, batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=n_actors), num_cpus=0.3,
+            compute=ray.data.ActorPoolStrategy(size=n_fetching), num_cpus=0.3,
         )
         .map_batches(
             Featurize,

@@ -28,6 +28,8 @@ SourceConfig = Annotated[
     DemoConfig | FolderConfig | JellyfinConfig | SubsonicConfig | AudioMuseConfig, Field(discriminator="name")
 ]
 
+REMOTE = (JellyfinConfig, SubsonicConfig, AudioMuseConfig)  # a server of its own limits how fast it is asked
+
 
 def build_source(config: SourceConfig, cache: Path) -> Source:
     """The source that a configuration names; `cache` is a folder for what is made or fetched first."""
