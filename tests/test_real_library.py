@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 import soundfile
@@ -92,7 +93,7 @@ def on_subsonic(pieces: dict[str, bytes], folder: Path) -> Iterator[tuple[Subson
 
 @pytest.mark.parametrize("serve", [on_jellyfin, on_subsonic])
 def test_from_a_database_and_a_server_to_vectors_and_back(
-    serve, pieces, ray_session, mlflow_uri, tmp_path, caplog, capfd
+    serve, pieces, ray_session, mlflow_uri, tmp_path, caplog, capfd, monkeypatch
 ) -> None:  # type: ignore[no-untyped-def]
     caplog.set_level(logging.DEBUG)
     with serve(pieces, tmp_path) as (audio, database):
@@ -124,6 +125,20 @@ def test_from_a_database_and_a_server_to_vectors_and_back(
         tracking.log_params(run_id, settings.model_dump())
         published = publish(settings, splits, home / "run" / "best.pt", tracking, run_id, home / "out", {})
         save(settings, home / "winner.yaml")
+
+        # A new vector makes all targets new, and none of them needs the audio again.
+        (some,) = database.execute("SELECT item_id FROM embedding ORDER BY 1 LIMIT 1")[0]
+        database.execute("UPDATE embedding SET embedding = %s WHERE item_id = %s", [b"\0" * 799, some])
+        changed = pinned(settings.model_copy(update={"teacher": StoredConfig(table="embedding")}))
+        monkeypatch.setattr("etude.data.prepare._rows", lambda *_: pytest.fail("audio was asked for"))
+        again = prepare(prepare_job(changed), lambda done, total, seconds: None)
+        assert (again.prepared, len(again.quarantined)) == (len(pieces) - 1, 1)
+        assert again.quarantined[0].reason == "its stored vector has 799 bytes instead of 800"
+        assert load_teacher(changed).id != teacher.id
+        known = {row.track.id: row for row in (*splits.train, *splits.validation, *splits.test)}
+        renewed = open_data(changed, load_teacher(changed))
+        for row in (*renewed.train, *renewed.validation, *renewed.test):
+            np.testing.assert_array_equal(row.segment_targets, known[row.track.id].segment_targets)
 
         before = database.contents()
         student = Student(published.waveform_onnx, 3.5, -60.0)

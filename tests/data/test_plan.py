@@ -49,7 +49,7 @@ def commit(store: Store, part: str, *ids: str) -> None:
 
 
 def missing(planned: Plan) -> list[tuple[str, bool, bool]]:
-    rows = pa.concat_tables(planned.items()).to_pylist()
+    rows = pa.concat_tables(planned.items(planned.missing)).to_pylist()
     return [(row["track_id"], row["need_features"], row["need_targets"]) for row in rows]
 
 
@@ -60,7 +60,7 @@ def test_each_track_is_missing_both_one_or_nothing(tmp_path: Path) -> None:
     planned = compare(Listed(*map(track, "abc")), store, PARTS, RECIPE.id, again=False)
     assert missing(planned) == [("b", False, True), ("c", True, True)]
     assert (planned.todo, planned.found, planned.seconds) == (2, 1, 120.0)
-    first = next(planned.items()).to_pylist()[0]
+    first = next(planned.items(planned.missing)).to_pylist()[0]
     assert Track(**json.loads(first["track"])) == track("b")
 
 
@@ -75,6 +75,14 @@ def test_what_is_in_quarantine_is_left_alone_unless_asked_for(tmp_path: Path) ->
     planned = compare(source, store, PARTS, RECIPE.id, again=True)
     assert [row[0] for row in missing(planned)] == ["a", "b"]
     assert (planned.quarantined, planned.again, planned.found) == ({}, {"a": bad["a"]}, 0)
+
+
+def test_what_one_teacher_cannot_use_says_nothing_about_another(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_quarantine(TARGETS, [Quarantined("c", "u", "t", "teacher", "its stored vector is zero")])
+    other_teacher = (FEATURES, "targets/another/x")
+    assert compare(Listed(track("c")), store, PARTS, RECIPE.id, again=False).todo == 0
+    assert compare(Listed(track("c")), store, other_teacher, RECIPE.id, again=False).todo == 1
 
 
 def test_a_length_that_is_not_known_is_guessed_and_told(tmp_path: Path) -> None:

@@ -66,9 +66,14 @@ class Plan:
     again: Mapping[str, Quarantined]  # by track id: in quarantine, but tried once more
 
     @cached_property
+    def missing(self) -> NDArray[np.bool_]:
+        """Which of the tracks [n_tracks] are to be prepared."""
+        return self.need_features | self.need_targets
+
+    @property
     def todo(self) -> int:
         """How many tracks are to be prepared."""
-        return int((self.need_features | self.need_targets).sum())
+        return int(self.missing.sum())
 
     @property
     def found(self) -> int:
@@ -86,15 +91,15 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Audio that is still to be prepared."""
-        return float(self.durations_s[self.need_features | self.need_targets].sum())
+        return float(self.durations_s[self.missing].sum())
 
     @property
     def n_bytes(self) -> float:
         """Disk that preparing needs: features, targets, and files that are kept on the way."""
         return self.seconds * BYTES_A_SECOND
 
-    def items(self) -> Iterator[pa.Table]:
-        """What is to be prepared, as the pipeline wants it, some thousand rows at a time."""
+    def items(self, chosen: NDArray[np.bool_]) -> Iterator[pa.Table]:
+        """The chosen [n_tracks] of the tracks, as the pipeline wants them, some thousand rows at a time."""
         start = 0
         for batch in self.catalogue.batches():
             rows = slice(start, start + batch.num_rows)
@@ -108,7 +113,7 @@ class Plan:
                     "need_targets": targets,
                 }
             )
-            yield table.filter(pa.array(features | targets))
+            yield table.filter(pa.array(chosen[rows]))
 
     def describe(self, n_cpus: int) -> str:
         """Tracks, hours, bytes and estimated time, for `--plan`."""
@@ -135,7 +140,8 @@ def compare(source: Source, store: Store, parts: tuple[str, str], recipe_id: str
     if not len(catalogue):
         raise UserError(f"{source.id} has no tracks: choose another library")
     need_features, need_targets = (~_among(catalogue.ids, store.commits(part)["track_id"]) for part in parts)
-    bad = store.quarantined(recipe_id)
+    # What a teacher could not use says nothing about another.
+    bad = store.quarantined(parts[1]) | store.quarantined(recipe_id)
     in_quarantine = _among(catalogue.ids, pa.array(bad, pa.string()))
     if not again:
         need_features &= ~in_quarantine

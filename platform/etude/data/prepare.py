@@ -8,22 +8,25 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from numpy.typing import NDArray
 
 from etude.data.features import Featurize
 from etude.data.fetch import Fetch
 from etude.data.plan import Job, Plan, plan
+from etude.data.recall import recall
 from etude.data.shards import write_rows
 from etude.data.store import Quarantined, Store
 from etude.errors import UserError
 from etude.sources import REMOTE
 from etude.sources.base import Track
+from etude.teachers import StoredConfig
 
 BLOCK_TRACKS = 4  # tracks that travel together: few, so that the last actor is not waited for long
 MAX_BLOCKS = 4096  # each costs the driver memory and time; where there are more tracks, more travel together
@@ -56,12 +59,20 @@ def prepare(job: Job, progress: Callable[[int, int, float], None]) -> PrepareRep
     _check_disk(store, planned)
     store.write_catalogue(planned.source_id, planned.catalogue)
     _compact(store, planned)
-    store.release(job.recipe.id, planned.again)
+    for place in (job.recipe.id, planned.parts[1]):
+        store.release(place, planned.again)
     report = PrepareReport(total=len(planned.catalogue), found=planned.found)
     report.quarantined = list(planned.quarantined.values())
+    # What a teacher knows without listening needs no audio where the features are there.
+    known = planned.need_targets & ~planned.need_features & isinstance(job.teacher, StoredConfig)
+    heard = planned.missing & ~known
+    rows = chain(
+        recall(job, store, planned, known) if known.any() else (),
+        _rows(job, planned, heard) if heard.any() else (),
+    )
     seconds = 0.0
     progress(0, planned.todo, seconds)
-    for done, (track, row) in enumerate(_rows(job, planned) if planned.todo else (), start=1):
+    for done, (track, row) in enumerate(rows, start=1):
         seconds += track.duration_s or 0.0
         if row["status"] == "prepared":
             report.prepared += 1
@@ -69,7 +80,8 @@ def prepare(job: Job, progress: Callable[[int, int, float], None]) -> PrepareRep
             tries = planned.again[track.id].attempts + 1 if track.id in planned.again else 1
             entry = Quarantined(track.id, track.uri, track.title, row["stage"], row["reason"], tries)
             if row["status"] == "quarantined":
-                store.write_quarantine(job.recipe.id, [entry])
+                place = planned.parts[1] if entry.stage == "teacher" else job.recipe.id
+                store.write_quarantine(place, [entry])
                 report.quarantined.append(entry)
             else:
                 report.unreachable.append(entry)
@@ -100,11 +112,11 @@ def _compact(store: Store, planned: Plan) -> None:
         store.compact(part)
 
 
-def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
+def _rows(job: Job, planned: Plan, chosen: NDArray[np.bool_]) -> Iterator[tuple[Track, dict[str, Any]]]:
     """Run the pipeline; yields each track with its status row, after its shard was committed."""
     options = job.prepare
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    n_actors = min(cpus, planned.todo)
+    n_actors = min(cpus, int(chosen.sum()))
     # One process asks a server, so that its limits hold for the whole cluster; many requests are under way.
     n_fetching = 1 if isinstance(job.source, REMOTE) else n_actors
     if options.gpus_per_actor:
@@ -119,7 +131,7 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None  # reading each actor's page tables costs 2 % of a core
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # `progress` says what there is to say
-    items = pa.concat_tables(planned.items())
+    items = pa.concat_tables(planned.items(chosen))
     where = {track_id: row for row, track_id in enumerate(items["track_id"].to_pylist())}
     dataset = (
         ray.data.from_arrow(_blocks(items, cpus))

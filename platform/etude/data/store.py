@@ -7,6 +7,7 @@
     commits/<part>/<shard>.json           what readers trust: the shards that count, with their tracks
     commits/<part>/<hash>.arrow           the same of many shards, once `compact` has put them together
     quarantine/<recipe>/<track>.json      tracks whose audio is at fault, with the reason
+    quarantine/targets/<teacher>/...      tracks of which this teacher can make nothing
 
 A shard is written under a temporary name, flushed, renamed and only then committed, so a reader sees all
 of it or nothing. Its name is a hash of its part and its tracks: writing the same tracks again replaces the
@@ -44,7 +45,7 @@ class Quarantined:
     track_id: str
     uri: str
     title: str
-    stage: str  # decode or teacher: the step that found the fault
+    stage: str  # fetch, decode or teacher: the step that found the fault
     reason: str
     attempts: int = 1
 
@@ -161,23 +162,23 @@ class Store:
 
     # -- quarantine -----------------------------------------------------------------------------------
 
-    def write_quarantine(self, recipe_id: str, rows: Iterable[Quarantined]) -> None:
-        """Record tracks whose audio is at fault; one file each, so that no writer disturbs another."""
+    def write_quarantine(self, place: str, rows: Iterable[Quarantined]) -> None:
+        """Record tracks at fault, under a recipe's id or a teacher's part; no writer disturbs another."""
         for row in rows:
             self._write(
-                f"quarantine/{recipe_id}/{row.track_id}.json",
+                f"quarantine/{place}/{row.track_id}.json",
                 json.dumps(dataclasses.asdict(row), ensure_ascii=True).encode(),
             )
 
-    def quarantined(self, recipe_id: str) -> dict[str, Quarantined]:
+    def quarantined(self, place: str) -> dict[str, Quarantined]:
         """Track id to why it is in quarantine."""
-        files = self._files.read_all(self._files.list(f"quarantine/{recipe_id}", ".json"))
+        files = self._files.read_all(self._files.list(f"quarantine/{place}", ".json"))
         rows = [Quarantined(**json.loads(data)) for data in files.values()]
         return {row.track_id: row for row in rows}
 
-    def release(self, recipe_id: str, track_ids: Iterable[str]) -> None:
+    def release(self, place: str, track_ids: Iterable[str]) -> None:
         """Take tracks out of quarantine."""
-        self._files.delete_all(f"quarantine/{recipe_id}/{track_id}.json" for track_id in track_ids)
+        self._files.delete_all(f"quarantine/{place}/{track_id}.json" for track_id in track_ids)
 
     # -- files ----------------------------------------------------------------------------------------
 

@@ -68,8 +68,12 @@ class StoredTeacher:
 
         Raises BadAudio if there is none or it cannot serve, OutOfReach if the database cannot be asked.
         """
+        return self.recall(track, len(segments))
+
+    def recall(self, track: Track, n_segments: int) -> Targets:
+        """The same without the audio. Raises as `embed` does."""
         vector = self.vector(track)
-        return Targets(np.repeat(vector[None], len(segments), axis=0), vector)
+        return Targets(np.repeat(vector[None], n_segments, axis=0), vector)
 
     def vector(self, track: Track) -> NDArray[np.float32]:
         """The track's stored vector [dim], of length 1 if `normalized`. Raises as `embed` does."""
