@@ -1,8 +1,10 @@
 """What jobs print at their end."""
 
+import math
 from pathlib import Path
 
 from etude.data.prepare import PrepareReport
+from etude.evaluation.metrics import shown
 from etude.export.publish import Published
 
 SHOWN = 20  # quarantine rows on the screen; all of them are in the store
@@ -28,16 +30,17 @@ def student_summary(published: Published) -> str:
     """The figures of a student, each beside doing nothing."""
     test = published.test
     parity = min(p.min_cosine for p in published.parity.values())
-    times = test.overlap / test.overlap_chance
+    chance = f"({shown(test.overlap / test.overlap_chance, 1)} times chance, {shown(test.overlap_chance)})"
+    if math.isnan(test.overlap):
+        chance = "(too few held-out tracks to have neighbours)"
+    constant, track_constant = shown(test.constant_cosine, 4), shown(test.track_constant_cosine, 4)
     return "\n".join(
         [
             f"on {test.n_tracks:.0f} held-out tracks ({test.n_segments:.0f} segments):",
-            f"  skill                {test.skill:.3f}   (0 = best constant, 1 = the teacher)",
-            f"  cosine               {test.cosine:.4f}  (best constant {test.constant_cosine:.4f})",
-            f"  cosine of tracks     {test.track_cosine:.4f}  "
-            f"(best constant {test.track_constant_cosine:.4f})",
-            f"  neighbour overlap    {test.overlap:.3f}   "
-            f"({times:.1f} times chance, {test.overlap_chance:.3f})",
+            f"  skill                {shown(test.skill)}   (0 = best constant, 1 = the teacher)",
+            f"  cosine               {shown(test.cosine, 4)}  (best constant {constant})",
+            f"  cosine of tracks     {shown(test.track_cosine, 4)}  (best constant {track_constant})",
+            f"  neighbour overlap    {shown(test.overlap)}   {chance}",
             f"  size                 {published.parameters / 1e6:.2f} M parameters, "
             f"{published.macs / 1e6:.0f} M multiply-adds for 10 s",
             f"  ONNX against PyTorch on real audio: least cosine {parity:.6f}",

@@ -1,5 +1,6 @@
 """Figures of a student on held-out music, each beside what a constant or chance would reach."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -27,6 +28,11 @@ class Metrics:
     def as_dict(self, prefix: str) -> dict[str, float]:
         """Plain numbers named `<prefix>/<figure>`, for reports that take only those."""
         return {f"{prefix}/{name}": float(value) for name, value in asdict(self).items()}
+
+
+def shown(figure: float, digits: int = 3) -> str:
+    """A figure as text; a dash where too few held-out tracks leave none."""
+    return "-" if math.isnan(figure) else f"{figure:.{digits}f}"
 
 
 def evaluate(

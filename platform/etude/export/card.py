@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from etude.data.batches import Splits
-from etude.evaluation.metrics import Metrics
+from etude.evaluation.metrics import Metrics, shown
 from etude.export.parity import Parity
 
 
@@ -48,10 +48,10 @@ key `etude`.
 
 | figure | student | doing nothing |
 |---|---|---|
-| cosine to the teacher | {test.cosine:.4f} | {test.constant_cosine:.4f} (best constant) |
-| skill (0 = constant, 1 = teacher) | {test.skill:.3f} | 0 |
-| cosine of whole tracks | {test.track_cosine:.4f} | {test.track_constant_cosine:.4f} |
-| overlap of 10 nearest neighbours | {test.overlap:.3f} | {test.overlap_chance:.3f} (chance) |
+| cosine to the teacher | {shown(test.cosine, 4)} | {shown(test.constant_cosine, 4)} (best constant) |
+| skill (0 = constant, 1 = teacher) | {shown(test.skill)} | 0 |
+| cosine of whole tracks | {shown(test.track_cosine, 4)} | {shown(test.track_constant_cosine, 4)} |
+| overlap of 10 nearest neighbours | {shown(test.overlap)} | {shown(test.overlap_chance)} (chance) |
 
 ## Agreement of the files with PyTorch on real audio
 
