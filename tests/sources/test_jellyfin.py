@@ -1,12 +1,11 @@
 """Jellyfin and Emby against a stub that enforces their rules."""
 
-import asyncio
 import hashlib
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,11 @@ from aiohttp import web
 from etude.errors import BadAudio, OutOfReach, UserError
 from etude.services.daemon import free_port
 from etude.sources import http
-from etude.sources.base import Track
 from etude.sources.http import HttpConfig
 from etude.sources.jellyfin import JellyfinConfig, JellyfinSource
 from tests.sources.test_http import serving
 from tests.support.faults import KINDS, faults
+from tests.support.fetching import fetch_all, fetch_item
 from tests.support.jellyfin_server import (
     ALICE,
     API_KEY,
@@ -53,26 +52,6 @@ def songs(n: int, size: int = 3000) -> list[Song]:
 def source(url: str, token: str = API_KEY, cache: Path | None = None, **settings: object) -> JellyfinSource:
     given = {"url": url, "token": token, "http": QUICK} | settings
     return JellyfinSource(JellyfinConfig.model_validate(given), cache)
-
-
-def fetch_all(opened: JellyfinSource, tracks: Sequence[Track]) -> list[bytes]:
-    async def run() -> list[bytes]:
-        try:
-            return await asyncio.gather(*(opened.fetch(track) for track in tracks))
-        finally:
-            await opened.aclose()
-
-    return asyncio.run(run())
-
-
-def fetch_item(opened: JellyfinSource, item_id: str) -> bytes:
-    async def run() -> bytes:
-        try:
-            return await opened.fetch_item(item_id)
-        finally:
-            await opened.aclose()
-
-    return asyncio.run(run())
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """Subsonic against supysonic, a real server, and against what other servers answer."""
 
-import asyncio
 import hashlib
 import logging
 import re
@@ -22,6 +21,7 @@ from etude.sources.subsonic import SubsonicConfig, SubsonicSource
 from tests.sources.test_folder import write
 from tests.sources.test_http import serving
 from tests.support.faults import KINDS, faults
+from tests.support.fetching import fetch_all, fetch_item
 from tests.support.subsonic_server import PASSWORD, USER, subsonic_server
 
 QUICK = HttpConfig(attempts=5, timeout_s=1, total_timeout_s=10)
@@ -65,26 +65,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def source(url: str, cache: Path | None = None, **settings: object) -> SubsonicSource:
     given = {"url": url, "user": USER, "password": PASSWORD, "http": QUICK} | settings
     return SubsonicSource(SubsonicConfig.model_validate(given), cache)
-
-
-def fetch_all(opened: SubsonicSource, tracks: Sequence[Track]) -> list[bytes]:
-    async def run() -> list[bytes]:
-        try:
-            return await asyncio.gather(*(opened.fetch(track) for track in tracks))
-        finally:
-            await opened.aclose()
-
-    return asyncio.run(run())
-
-
-def fetch_item(opened: SubsonicSource, item_id: str) -> bytes:
-    async def run() -> bytes:
-        try:
-            return await opened.fetch_item(item_id)
-        finally:
-            await opened.aclose()
-
-    return asyncio.run(run())
 
 
 def digests(files: Sequence[bytes]) -> set[str]:
