@@ -8,32 +8,15 @@ A rerun embeds only what is missing in --out. All keys: --help.
 """
 
 import sys
-from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from etude.cli import Progress, guarded, say
-from etude.config import Secret, load
-from etude.experiment import Experiment
+from etude.config import load
 from etude.inference.library import Limits, embed_library, library_plan
+from etude.inference.settings import EmbedLibrary
 from etude.inference.student import Student
 from etude.inference.vectors import VectorFolder
 from etude.inference.write_back import check_target, database_of, plan_write, rollback, write
-from etude.sources import build_source
-
-
-class EmbedLibrary(Experiment):
-    """Embed a library. Files: --config FILE.yaml. Environment: ETUDE_SOURCE__DSN=postgresql://..."""
-
-    plan: bool = False
-    model: Path | None = Field(None, description="an exported student, *_waveform.onnx")
-    to: Literal["parquet", "audiomuse"] = "parquet"
-    out: Path | None = Field(None, description="folder of Parquet files; without one, a folder below home")
-    dsn: Secret | None = Field(None, description="AudioMuse-AI's database; without one, source.dsn")
-    table: Literal["embedding", "clap_embedding"] = "clap_embedding"
-    write: bool = Field(False, description="change the database, instead of counting what would change")
-    rollback: bool = Field(False, description="undo the latest --write of --table")
+from etude.sources import build_source, requests_at_a_time
 
 
 def main(argv: list[str]) -> int:
@@ -48,15 +31,18 @@ def main(argv: list[str]) -> int:
         check_target(back, settings.table, student.dim)
     source = build_source(settings.source, settings.cache)
     tracks = list(source.tracks())
-    folder = VectorFolder(settings.out or settings.home / "vectors" / student.hash, student.hash, student.dim)
+    out = settings.out or settings.home / "vectors" / f"{source.id}-{student.hash}"
+    folder = VectorFolder(out, student.hash, student.dim)
     if settings.plan:
         say(library_plan(tracks, folder))
         return 0
-    limits = Limits(prepare.fetch_attempts, under_way=prepare.fetch_concurrency)
+    under_way = requests_at_a_time(settings.source) or prepare.fetch_concurrency
+    limits = Limits(prepare.fetch_attempts, under_way)
     report = embed_library(source, tracks, student, folder, limits, Progress("embed"))
     say(f"{report.describe()}\nvectors: {folder.path}")
     if back:
-        say((write if settings.write else plan_write)(back, settings.table, folder).describe())
+        put = write if settings.write else plan_write
+        say(put(back, settings.table, folder, tracks).describe())
     return 0 if report.embedded + report.found else 1
 
 

@@ -102,7 +102,7 @@ def test_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
         load(Experiment, ["--config", str(path)])
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: ${NOT_SET_ANYWHERE}", "a: 5 $"])
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: ${NOT_SET_ANYWHERE}"])
 def test_broken_files_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"c\.yaml"):
         read_yaml(write(tmp_path / "c.yaml", text))
@@ -127,19 +127,45 @@ def test_secrets_are_masked_everywhere(tmp_path: Path) -> None:
     assert "hunter2" not in yaml.safe_dump(mask([{"a": (login,)}]))
 
 
-def test_a_saved_secret_must_be_given_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saved_configuration_holds_no_secret_and_says_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Login(Settings):
         password: Secret
 
     login = load(Login, ["--password", "hunter2"])
     save(login, tmp_path / "c.yaml")
-    with pytest.raises(UserError, match="holds no secrets: give this one"):
-        load(Login, ["--config", str(tmp_path / "c.yaml")])
+    argv = ["--config", str(tmp_path / "c.yaml")]
+    with pytest.raises(UserError, match=r"^password is not set: put it into \.env as ETUDE_PASSWORD=\.\.\.$"):
+        load(Login, argv)
+    monkeypatch.setenv("HOME", str(tmp_path))  # what dotenv sets goes again with this test's environment
     monkeypatch.setenv("ETUDE_PASSWORD", "hunter2")
-    assert load(Login, ["--config", str(tmp_path / "c.yaml")]) == login
+    assert load(Login, argv) == login
 
 
-def test_no_secret_stands_in_an_error(tmp_path: Path) -> None:
+def test_the_env_file_beside_a_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BESIDE", "")
+    monkeypatch.delenv("BESIDE")  # so that it is taken away again
+    (tmp_path / ".env").write_text("BESIDE=7\n")
+    path = write(tmp_path / "c.yaml", "source: {pieces: '${BESIDE}'}")
+    assert load(Experiment, ["--config", str(path)]).source.pieces == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("login: {password: [hunter2], user: me}", "login.password: it must be text: put it into quotes"),
+        ("login: {password: 01234, user: me}", "login.password: it must be text: put it into quotes"),
+        ("login: {password: '', user: me}", "login.password: it is empty"),
+        ('login: {password: "hunter2\\n", user: me}', "login.password: it holds a line break"),
+        ("login: {password: hunter2}", "login: give a user"),
+        ("login: {password: hunter2, user: [hunter2]}", "login.user: input should be a valid string"),
+        ("other: [hunter2]", "other: it must be text: put it into quotes"),
+        ("login: {password: 'hunter2, user: me}", "is not valid YAML in line"),
+        ("login: {password: '${HUNTER2}', user: me}", "uses ${HUNTER2}: set HUNTER2"),
+    ],
+)
+def test_no_secret_stands_in_an_error(tmp_path: Path, text: str, said: str) -> None:
     class Login(Section):
         password: Secret
         user: str = ""
@@ -151,20 +177,53 @@ def test_no_secret_stands_in_an_error(tmp_path: Path) -> None:
             return self
 
     class Job(Settings):
-        login: Login
+        login: Login | None = None
         other: Secret | None = None
 
-    for text, said in (
-        ("login: {password: hunter2}", "login: give a user"),
-        ("login: {password: [hunter2], user: me}", "login.password: input should be a valid string"),
-        ("{login: {password: 1, user: me}, other: [hunter2]}", "other: input should be a valid string"),
-    ):
+    with pytest.raises(UserError) as caught:
+        load(Job, ["--config", str(write(tmp_path / "c.yaml", text))])
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    for words in (["--login", '{"password": "hunter2"'], ["--login.password", "hunter2"]):
         with pytest.raises(UserError) as caught:
-            load(Job, ["--config", str(write(tmp_path / "c.yaml", text))])
-        assert str(caught.value) == said
-    assert load(Job, ["--login.password", "12345", "--login.user", "me"]).login.user == "me"
-    read = load(Job, ["--config", str(write(tmp_path / "d.yaml", "login: {password: 12345, user: me}"))])
-    assert read.login.password.get_secret_value() == "12345"
+            load(Job, words)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_a_dollar_sign_that_names_nothing_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRET", "no")
+    read = read_yaml(write(tmp_path / "c.yaml", "a: hunter2$\nb: SE$KRET\nc: $$x\nd: x${KRET}y"))
+    assert read == {"a": "hunter2$", "b": "SE$KRET", "c": "$x", "d": "xnoy"}
+
+
+MUSE = ["--source.name", "audiomuse", "--source.dsn", "postgresql://h/d"]
+AUDIO = ["--source.audio.url", "http://h:1", "--source.audio.token", "t"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--source.name", "jellyfin", "--source.url", "http://h:1"], "source.token is not set: put it into"),
+        (MUSE, "source.audio is not set"),
+        ([*MUSE, *AUDIO], "source.audio.name is not set"),
+        ([*MUSE, *AUDIO[2:], "--source.audio.name", "jellyfin"], "source.audio.url is not set; give"),
+        ([*MUSE, *AUDIO, "--source.audio.name", "subsonic", "--source.audio.user", "me"],
+         "source.audio.token does not go with the chosen source.audio.name (subsonic)"),
+        (["--source.name", "plex"], "source.name"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_section_within_a_section_is_named_as_its_user_writes_it(
+    argv: list[str], said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load(Experiment, argv)
+    assert said in str(caught.value)
+
+
+def test_an_unknown_key_within_is_named_without_the_members(tmp_path: Path) -> None:
+    text = "source: {name: audiomuse, dsn: 'postgresql://h/d', audio: {name: emby, url: 'http://h', tokn: t}}"
+    with pytest.raises(UserError, match=r"key source\.audio\.tokn; did you mean source\.audio\.token"):
+        load(Experiment, ["--config", str(write(tmp_path / "c.yaml", text))])
 
 
 def test_a_variable_without_effect_is_told(

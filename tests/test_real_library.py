@@ -77,7 +77,7 @@ def on_subsonic(pieces: dict[str, bytes], folder: Path) -> Iterator[tuple[Subson
             file.title = title
             file.write(samples)
     with subsonic_server.subsonic_server(folder / "state", music) as port:
-        given = {"url": f"http://127.0.0.1:{port}", "user": subsonic_server.USER}
+        given = {"url": f"http://127.0.0.1:{port}", "user": subsonic_server.USER, "plain_password": True}
         config = SubsonicConfig.model_validate(given | {"password": subsonic_server.PASSWORD})
         listed = {track.title: track for track in SubsonicSource(config, None).tracks()}
         assert set(listed) == set(pieces)
@@ -88,7 +88,7 @@ def on_subsonic(pieces: dict[str, bytes], folder: Path) -> Iterator[tuple[Subson
             )
             for number, (title, data) in enumerate(pieces.items())
         ]  # fmt: skip
-        yield config, audiomuse_database("current", rows)
+        yield config, audiomuse_database("current", rows, server_type="navidrome")
 
 
 @pytest.mark.parametrize("serve", [on_jellyfin, on_subsonic])

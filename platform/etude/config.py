@@ -4,8 +4,9 @@ Sections are pydantic models that live beside what they configure; `etude.experi
 
     settings = load(Experiment, ["--config", "my.yaml", "--student.width", "0.6"])
 
-In YAML, `${NAME}` is replaced from the environment or a `.env` file, in the working folder or in ETUDE_HOME:
-the places for passwords and tokens. `ETUDE_STUDENT__WIDTH=0.6` sets the same key as `--student.width 0.6`.
+In YAML, `${NAME}` is replaced from the environment or a `.env` file, in the working folder, beside the YAML
+file or in ETUDE_HOME: the places for passwords and tokens. `ETUDE_STUDENT__WIDTH=0.6` sets the same key as
+`--student.width 0.6`.
 """
 
 import argparse
@@ -13,16 +14,14 @@ import difflib
 import logging
 import os
 import re
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from dotenv import load_dotenv
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -39,21 +38,17 @@ log = logging.getLogger(__name__)
 _loading = ContextVar("loading", default=False)
 
 
-def _not_masked(secret: SecretStr) -> SecretStr:
-    if secret.get_secret_value() == MASK:
-        raise ValueError(
-            "a saved configuration holds no secrets: give this one in .env or the environment "
-            "(ETUDE_SOURCE__TOKEN is --source.token)"
-        )
-    return secret
+def _secret_text(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("it must be text: put it into quotes")
+    if not value or not value.isprintable():
+        raise ValueError("it is empty" if not value else "it holds a line break or another control character")
+    return value
 
 
-# A password, a token, a DSN; YAML takes one of digits for a number.
-Secret = Annotated[
-    SecretStr,
-    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
-    AfterValidator(_not_masked),
-]
+Secret = Annotated[SecretStr, BeforeValidator(_secret_text)]  # a password, a token, a DSN
 
 
 class Section(BaseModel):
@@ -121,7 +116,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        # Its own text quotes the file, and with it whatever secret stands there.
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path} is not valid YAML{place}: {problem}") from None
     if not isinstance(data, dict | None):
         raise UserError(f"{path} must hold keys and values, not a {type(data).__name__}")
     substituted: dict[str, Any] = _substitute(data or {}, path)
@@ -129,19 +128,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _substitute(value: Any, path: Path) -> Any:
+    """`${NAME}` from the environment, `$$` as a dollar sign; any other dollar sign is one already."""
     if isinstance(value, dict):
         return {key: _substitute(item, path) for key, item in value.items()}
     if isinstance(value, list):
         return [_substitute(item, path) for item in value]
-    if not isinstance(value, str) or "$" not in value:
+    if not isinstance(value, str):
         return value
-    try:
-        return string.Template(value).substitute(os.environ)
-    except KeyError as error:
-        name = error.args[0]
-        raise UserError(f"{path} uses ${{{name}}}: set {name} in the environment or in .env") from None
-    except ValueError:
-        raise UserError(f"{path}: in {value!r} write $$ for a plain dollar sign") from None
+
+    def replaced(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return "$"
+        if name not in os.environ:
+            raise UserError(f"{path} uses ${{{name}}}: set {name} in the environment or in .env")
+        return os.environ[name]
+
+    return re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", replaced, value)
 
 
 def load(settings: type[S], argv: Sequence[str], defaults: Mapping[str, Path] | None = None) -> S:
@@ -153,13 +156,13 @@ def load(settings: type[S], argv: Sequence[str], defaults: Mapping[str, Path] | 
     """
     if private := os.environ.get(PRIVATE_ENVIRONMENT):
         load_dotenv(private, override=True, interpolate=False)
-    for folder in (Path.cwd(), default_home()):
-        load_dotenv(folder / ".env", override=False)
-    for sentence in _strange_names(settings):
-        log.warning(sentence)
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--config", action="append", type=Path, default=[])
     paths, rest = chosen.parse_known_args(list(argv))
+    for folder in (Path.cwd(), *(path.expanduser().parent for path in paths.config), default_home()):
+        load_dotenv(folder / ".env", override=False)
+    for sentence in _strange_names(settings):
+        log.warning(sentence)
     given: dict[str, Any] = {}
     for path in paths.config:
         given = merge(given, read_yaml(path))
@@ -241,32 +244,64 @@ def unknown_key(model: type[BaseModel], key: str) -> str:
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
-    """The first thing wrong with a configuration, as one sentence."""
+    """The first thing wrong with a configuration, as one sentence that shows no secret."""
     details = error.errors(include_url=False)
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
-    known = set(keys(model))
-    parts = [str(part) for part in first["loc"]]
-    # A union, and one within it, puts the name of its member into the location; it is not part of the key.
-    shorter = (".".join(some) for n in (0, 1, 2) for some in combinations(parts, max(0, len(parts) - n)))
-    key = next((k for k in shorter if k in known), ".".join(parts))
+    key, members = _key_of(model, [str(part) for part in first["loc"]])
+    secrets = set(keys(model, secret=True))
     if first["type"] == "extra_forbidden":
-        if key in known:
-            return f"{key} does not go with the chosen {parts[0]}.name ({parts[1]}); leave it out"
+        if key in set(keys(model)) and members:
+            section, member = members[-1]
+            return f"{key} does not go with the chosen {section}.name ({member}); leave it out"
         return unknown_key(model, key)
     if first["type"] == "missing":
+        if key in secrets:
+            return f"{key} is not set: put it into .env as ETUDE_{key.upper().replace('.', '__')}=..."
         return f"{key} is not set; give --{key} VALUE"
+    if first["type"] == "union_tag_not_found":
+        return f"{key}.name is not set; give --{key}.name VALUE"
+    if first["type"] == "union_tag_invalid":
+        return f"{key}.name is none of {first['ctx']['expected_tags']}"
     message = first["msg"].removeprefix("Value error, ")
     said = f"{key or 'the configuration'}: {message[0].lower()}{message[1:]}"
-    # What was given for a secret, or a whole section that may hold one, is not shown.
-    if key in set(keys(model, secret=True)) or isinstance(first["input"], Mapping | BaseModel):
+    # What stands beside a secret may be one that was put into the wrong place.
+    beside = f"{key.split('.')[0]}."
+    if any(secret == key or secret.startswith(beside) for secret in secrets):
+        return said
+    if isinstance(first["input"], Mapping | BaseModel):
         return said
     return f"{said}, not {mask(first['input'])!r}"
+
+
+def _key_of(model: type[BaseModel], location: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """The dotted key at a location, and on the way the sections that are unions with the member chosen.
+
+    A union puts the name of its member into the location; it is not part of the key.
+    """
+    parts: list[str] = []
+    members: list[tuple[str, str]] = []
+    within: list[type[BaseModel]] = [model]
+    for part in location:
+        fields = [m.model_fields[part] for m in within if part in m.model_fields]
+        if not fields and part in {tag for m in within for tag in _tags(m)}:
+            members.append((".".join(parts), part))
+            continue
+        parts.append(part)
+        within = [m for f in fields for m in (f.annotation, *get_args(f.annotation)) if _is_model(m)]
+    return ".".join(parts), members
+
+
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    field = model.model_fields.get("name")
+    return get_args(field.annotation) if field else ()
 
 
 def _explain_cli(model: type[BaseModel], error: SettingsError) -> str:
     found = re.search(r"unrecognized arguments: (.*)", str(error))
     if not found:
-        return " ".join(str(error).split())
+        field = re.search(r'field "([\w.]+)"', str(error))  # the rest may quote what was given
+        name = field[1] if field else "an option"
+        return f"{name} cannot be read: set its keys one by one, as --help lists them"
     flag = found.group(1).split()[0]
     if not flag.startswith("--"):
         return f"{flag!r} is not expected here; options look like --student.width 0.6"
@@ -289,8 +324,17 @@ def mask(value: Any) -> Any:
 
 
 def save(config: BaseModel, path: Path) -> None:
-    """Write the resolved configuration, secrets masked, as YAML."""
-    text = yaml.safe_dump(mask(config), sort_keys=False).replace("$", "$$")  # `read_yaml` substitutes names
+    """Write the resolved configuration as YAML, its secrets left out: they come from .env again."""
+    text = yaml.safe_dump(mask(_without_secrets(config)), sort_keys=False)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text.replace("$", "$$"))  # `read_yaml` substitutes names
     os.replace(temporary, path)
+
+
+def _without_secrets(config: BaseModel) -> dict[str, Any]:
+    values = {name: getattr(config, name) for name in type(config).model_fields}
+    return {
+        name: _without_secrets(value) if isinstance(value, BaseModel) else value
+        for name, value in values.items()
+        if not isinstance(value, SecretStr)
+    }

@@ -15,6 +15,7 @@ from etude.data.batches import Splits, open_splits
 from etude.data.plan import Job, PrepareConfig
 from etude.data.split import SplitConfig
 from etude.data.store import Store
+from etude.errors import UserError
 from etude.objectives.distillation import ObjectiveConfig
 from etude.sources import AudioMuseConfig, DemoConfig, SourceConfig, build_source
 from etude.students import StudentConfig
@@ -77,12 +78,14 @@ E = TypeVar("E", bound=Experiment)
 def pinned(settings: E) -> E:
     """The settings with the very vectors that a stored teacher has now, so that every process means those.
 
-    Raises UserError if the database cannot be asked.
+    Raises UserError if the database cannot be asked, or the tracks are not AudioMuse-AI's.
     """
     teacher = settings.teacher
     if not isinstance(teacher, StoredConfig):
         return settings
-    if teacher.dsn is None and isinstance(settings.source, AudioMuseConfig):
+    if not isinstance(settings.source, AudioMuseConfig):
+        raise UserError("stored vectors are found by AudioMuse-AI's ids: set source.name to audiomuse")
+    if teacher.dsn is None:
         teacher = teacher.model_copy(update={"dsn": settings.source.dsn})
     teacher = teacher.model_copy(update={"version": StoredTeacher(teacher).version})
     return settings.model_copy(update={"teacher": teacher})

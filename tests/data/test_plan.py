@@ -11,7 +11,7 @@ import pytest
 from etude.audio.recipe import FeatureRecipe
 from etude.data import catalogue
 from etude.data.catalogue import Catalogue
-from etude.data.plan import TYPICAL_S, Plan, compare, plan
+from etude.data.plan import FEATURE_BYTES_A_SECOND, TARGET_BYTES_A_SECOND, TYPICAL_S, Plan, compare, plan
 from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
 from etude.experiment import Experiment, prepare_job
@@ -83,6 +83,18 @@ def test_what_one_teacher_cannot_use_says_nothing_about_another(tmp_path: Path) 
     other_teacher = (FEATURES, "targets/another/x")
     assert compare(Listed(track("c")), store, PARTS, RECIPE.id, again=False).todo == 0
     assert compare(Listed(track("c")), store, other_teacher, RECIPE.id, again=False).todo == 1
+
+
+def test_what_is_known_without_listening_costs_neither_time_nor_room(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    commit(store, FEATURES, "a", "b")
+    listed = Listed(*map(track, "abc"))
+    heard = compare(listed, store, PARTS, RECIPE.id, again=False)
+    known = compare(listed, store, PARTS, RECIPE.id, again=False, listens=False)
+    assert (heard.todo, heard.seconds) == (3, 180.0)
+    assert (known.todo, known.seconds) == (3, 60.0)
+    assert known.recalled.tolist() == [True, True, False]
+    assert known.n_bytes == 60 * FEATURE_BYTES_A_SECOND + 180 * TARGET_BYTES_A_SECOND
 
 
 def test_a_length_that_is_not_known_is_guessed_and_told(tmp_path: Path) -> None:

@@ -46,6 +46,29 @@ def test_a_folder_becomes_parquet(exported: Path, chorale_wav: bytes, tmp_path: 
     assert "no database is given" in back.stderr
 
 
+def test_each_source_has_a_folder_of_its_own(exported: Path, chorale_wav: bytes, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.wav").write_bytes(chorale_wav)
+        words = ["--model", str(exported), "--source.name", "folder", "--source.path", str(tmp_path / name)]
+        assert "embedded 1 of 1" in run(tmp_path, *words).stdout
+    folders = list((tmp_path / "vectors").iterdir())
+    assert [pq.read_table(folder).num_rows for folder in folders] == [1, 1]
+
+
+def test_only_this_librarys_vectors_are_written(exported: Path, chorale_wav: bytes, tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.wav").write_bytes(chorale_wav)
+    database = audiomuse_database("current", [Analysed("a", file_path="a.wav", clap=vector_bytes(0, 512))])
+    words = ["--model", str(exported), "--out", str(tmp_path / "vectors")]
+    path = str(tmp_path / "music")
+    assert run(tmp_path, *words, "--source.name", "folder", "--source.path", path).returncode == 0
+    words += ["--source.name", "audiomuse", "--source.audio.name", "folder", "--source.audio.path", path]
+    done = run(tmp_path, *words, "--to", "audiomuse", "--write", ETUDE_SOURCE__DSN=database.dsn)
+    assert done.returncode == 0, done.stderr
+    assert "inserted 0 rows, replaced 1" in done.stdout
+
+
 def test_a_rollback_needs_no_model(tmp_path: Path) -> None:
     database = audiomuse_database("current", [Analysed("a", clap=vector_bytes(0, 512))])
     before = database.contents()

@@ -44,6 +44,24 @@ def test_batches_hold_the_bytes_that_audiomuse_stores(tmp_path: Path) -> None:
     assert batch == [(f"fp_{i}", VECTORS[i].astype("<f4").tobytes()) for i in range(3)]
 
 
+def test_batches_of_a_shared_folder(tmp_path: Path) -> None:
+    folder = VectorFolder(tmp_path, "m", 4)
+    folder.write([(track(0), VECTORS[0]), (track(1, item_id="fp_1"), VECTORS[1])])
+    folder.write([(track(1, item_id="fp_1"), VECTORS[1]), (track(2, item_id="fp_2"), VECTORS[2])])
+    mine = [track(1), track(2)]
+    assert sorted(id for batch in folder.batches(mine) for id, _ in batch) == ["fp_1", "fp_2"]
+    assert [batch for batch in folder.batches([]) if batch] == []
+    with pytest.raises(UserError, match="without an id of AudioMuse-AI"):
+        list(folder.batches([track(0)]))
+
+
+def test_an_id_comes_once(tmp_path: Path) -> None:
+    folder = VectorFolder(tmp_path, "m", 4)
+    folder.write([(track(0, item_id="fp_1"), VECTORS[0]), (track(1, item_id="fp_1"), VECTORS[1])])
+    folder.write([(track(2, item_id="fp_1"), VECTORS[2])])
+    assert [id for batch in folder.batches() for id, _ in batch] == ["fp_1"]
+
+
 def test_what_is_wrong_with_the_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     VectorFolder(tmp_path / "a", "m", 4).write([(track(0), VECTORS[0])])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
+from psycopg import sql
 from pydantic import SecretStr
 
 from etude.errors import UserError
@@ -14,8 +15,10 @@ from etude.inference.vectors import VectorFolder
 from etude.inference.write_back import check_target, database_of, plan_write, rollback, write
 from etude.sources import DemoConfig
 from etude.sources.audiomuse import AudioMuseConfig
+from etude.sources.audiomuse_schema import Connection
 from etude.sources.base import Track
 from etude.sources.folder import FolderConfig
+from etude.teachers.stored import Table
 from tests.support.audiomuse_db import (
     PASSWORD,
     READER,
@@ -128,7 +131,7 @@ def test_a_run_that_is_cut_off_changes_nothing(tmp_path: Path, monkeypatch: pyte
     vectors = vectors_of(tmp_path, ["a", "b", "c", "d"])
     batches = list(vectors.batches())
 
-    def cut_off() -> object:
+    def cut_off(tracks: object) -> object:
         yield batches[0]
         raise KeyboardInterrupt
 
@@ -136,6 +139,86 @@ def test_a_run_that_is_cut_off_changes_nothing(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         write(SecretStr(database.dsn), CLAP, vectors)
     assert database.contents() == before
+
+
+def test_tracks_that_are_analysed_meanwhile_are_left_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = library("current")
+    dsn = SecretStr(database.dsn)
+    before = database.contents()[CLAP]
+    statement = write_back._sql
+
+    def meanwhile(template: str, table: Table) -> sql.Composed:
+        if template is write_back._UPSERT:
+            database.add([Analysed("late")])
+        return statement(template, table)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write_back, "_sql", meanwhile)
+        done = write(dsn, CLAP, vectors_of(tmp_path, ["a", "late"]))
+    assert (done.replaced, done.inserted, done.unknown) == (1, 0, 1)
+    rollback(dsn, CLAP)
+    assert database.contents()[CLAP] == before
+
+
+def test_a_track_that_is_removed_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = library("current")
+    database.execute(  # without the cascade, for which removing would wait for the lock
+        "ALTER TABLE clap_embedding DROP CONSTRAINT clap_embedding_item_id_fkey, "
+        "ADD FOREIGN KEY (item_id) REFERENCES score"
+    )
+    statement = write_back._sql
+
+    def meanwhile(template: str, table: Table) -> sql.Composed:
+        if template is write_back._UPSERT:
+            database.execute("DELETE FROM score WHERE item_id = 'd'")
+        return statement(template, table)
+
+    monkeypatch.setattr(write_back, "_sql", meanwhile)
+    before = database.contents()[CLAP]
+    said = sentence(lambda: write(SecretStr(database.dsn), CLAP, vectors_of(tmp_path, ["a", "d"])))
+    assert "was changed by others at the same time" in said
+    assert database.contents()[CLAP] == before
+
+
+def test_runs_are_undone_in_the_order_in_which_they_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = library("current")
+    dsn = SecretStr(database.dsn)
+    states = [database.contents()[CLAP]]
+    lock = write_back._lock
+
+    def overtaken(connection: Connection, table: Table) -> None:
+        monkeypatch.setattr(write_back, "_lock", lock)
+        connection.execute("SET LOCAL lock_timeout = '30s'")  # the transaction has begun
+        write(dsn, CLAP, vectors_of(tmp_path, ["a"], seed=1))
+        states.append(database.contents()[CLAP])
+        lock(connection, table)
+
+    monkeypatch.setattr(write_back, "_lock", overtaken)
+    write(dsn, CLAP, vectors_of(tmp_path, ["a"], seed=2))
+    for state in reversed(states):
+        rollback(dsn, CLAP)
+        assert database.contents()[CLAP] == state
+
+
+def test_a_rollback_that_is_overtaken_undoes_the_run_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = library("current")
+    dsn = SecretStr(database.dsn)
+    write(dsn, CLAP, vectors_of(tmp_path, ["a"]))
+    lock = write_back._lock
+
+    def overtaken(connection: Connection, table: Table) -> None:
+        monkeypatch.setattr(write_back, "_lock", lock)
+        rollback(dsn, CLAP)
+        lock(connection, table)
+
+    monkeypatch.setattr(write_back, "_lock", overtaken)
+    assert "nothing to roll back" in sentence(lambda: rollback(dsn, CLAP))
 
 
 def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -157,12 +240,13 @@ def test_what_the_database_refuses_is_said(tmp_path: Path, monkeypatch: pytest.M
     vectors = vectors_of(tmp_path, ["a"])
     reader = SecretStr(database.dsn_of(READER))
     assert "reader may not do this" in sentence(lambda: write(reader, CLAP, vectors))
-    assert "nothing to roll back" in sentence(lambda: rollback(reader, CLAP))
+    assert "reader may not do this" in sentence(lambda: rollback(reader, CLAP))
     monkeypatch.setattr(write_back, "LOCK_TIMEOUT", "50ms")
     with psycopg.connect(database.dsn) as other:
         other.execute("INSERT INTO clap_embedding (item_id, embedding) VALUES ('d', 'x')")
         assert "in use" in sentence(lambda: write(SecretStr(database.dsn), CLAP, vectors))
     database.execute("DROP TABLE clap_embedding")
+    assert '"clap_embedding" does not exist' in sentence(lambda: rollback(SecretStr(database.dsn), CLAP))
     assert "no table clap_embedding" in sentence(lambda: check_target(SecretStr(database.dsn), CLAP, 512))
 
 

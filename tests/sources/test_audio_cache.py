@@ -111,7 +111,39 @@ def test_a_full_disk_costs_the_copy_and_not_the_file(
     cache.put("a", b"data")
     assert cache.get("a") is None
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
-    assert "is full" in caplog.text
+    assert "cannot be written (No space left on device)" in caplog.text
+
+
+@pytest.mark.parametrize("count", [b"", b"many\n", b"-5", b"\0" * 32, b"9" * 100, "٣".encode()])
+def test_a_damaged_count_is_put_right(tmp_path: Path, count: bytes) -> None:
+    cache = AudioCache(tmp_path, 100)
+    cache.put("a", bytes(60))
+    (tmp_path / "bytes").write_bytes(count)
+    for key in "bcd":
+        cache.put(key, bytes(30))
+        assert cache.get(key) is not None
+        assert total(tmp_path) <= 100
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cache = AudioCache(tmp_path / "file", 100)
+    for key in "abc":
+        assert cache.get(key) is None
+        cache.put(key, b"data")
+    assert len(caplog.records) == 1
+
+
+def test_a_folder_that_others_filled_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*args: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    cache = AudioCache(tmp_path, 100)
+    cache.put("a", b"data")
+    monkeypatch.setattr("etude.sources.audio_cache.os.utime", read_only)
+    assert cache.get("a") == b"data"
 
 
 def churn(folder: Path, worker: int) -> int:

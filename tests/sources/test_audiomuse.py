@@ -16,6 +16,7 @@ from etude.sources.audiomuse_coverage import coverage
 from etude.sources.base import Source, Track
 from etude.sources.folder import FolderConfig
 from etude.sources.jellyfin import JellyfinConfig
+from etude.sources.subsonic import SubsonicConfig
 from tests.support.audiomuse_db import PASSWORD, READER, Analysed, Database, audiomuse_database
 from tests.support.jellyfin_server import API_KEY, Song, jellyfin_stub
 
@@ -118,6 +119,19 @@ def test_ids_are_safe_stable_and_follow_the_audio() -> None:
     assert before[hostile] != after[hostile]
 
 
+def test_only_a_fingerprint_names_the_same_track_in_two_libraries() -> None:
+    rows = [Analysed("1234"), Analysed("fp_1", provider_ids={"home": ["5678"]})]
+    first, second = audiomuse_database("current", rows), audiomuse_database("current", rows)
+    config = AudioMuseConfig(dsn=SecretStr(first.dsn), audio=JELLYFIN)
+    elsewhere = config.model_copy(update={"audio": JELLYFIN.model_copy(update={"url": "http://127.0.0.1:2"})})
+    other = config.model_copy(update={"dsn": SecretStr(second.dsn)})
+    ids = [{track.id for track in AudioMuseSource(one).tracks()} for one in (config, elsewhere, other)]
+    (shared,) = set.intersection(*ids)
+    (fingerprint,) = (t.id for t in source_of(first).tracks() if t.tags["item_id"] == "fp_1")
+    assert shared == fingerprint
+    assert len(set.union(*ids)) == 4
+
+
 def test_streaming_gives_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etude.sources.audiomuse.ROWS_AT_ONCE", 7)
     database = audiomuse_database("december 2025", [Analysed(f"{i:032x}") for i in range(50)])
@@ -138,6 +152,7 @@ def test_malformed_text_leaves_the_field_empty_and_is_counted() -> None:
     tracks = list(source.tracks())
     assert [dict(Analysis.of(track.tags).moods) for track in tracks] == [{}, {}, {}]
     assert sorted(source.skipped.values()) == [1, 2]
+    assert "rows with unreadable moods, which is left empty" in source.skipped
     assert tracks[0].tags["moods"] == "rock:0.5;pop:0.4"
 
 
@@ -196,10 +211,16 @@ def test_a_folder_can_hold_the_audio(folder: Path) -> None:
     assert fetch("fp_2") == fetch("fp_3") == b"audio of b"
     with pytest.raises(BadAudio, match="leaves the folder"):
         fetch("fp_4")
-    with pytest.raises(BadAudio, match=r"set source\.mounted_at"):
+    with pytest.raises(OutOfReach, match=r"set source\.mounted_at"):
         fetch("fp_5")
     with pytest.raises(OutOfReach, match="there is no file"):
         fetch("fp_6")
+
+
+def test_a_wrong_mount_shows_as_files_without_rows(folder: Path) -> None:
+    database = audiomuse_database("current", [Analysed("fp_1", file_path="/data/b.flac")])
+    config = AudioMuseConfig(dsn=SecretStr(database.dsn), audio=FolderConfig(path=folder), mounted_at="/x")
+    assert coverage(config)[1].startswith("1 rows have no audio: /data/b.flac")
 
 
 def test_the_path_of_the_chosen_server_goes_first(folder: Path) -> None:
@@ -318,6 +339,21 @@ def test_the_server_is_not_there() -> None:
     assert "no default server" in sentence(listing(database.dsn))
     old = audiomuse_database("december 2025", [Analysed("a")])
     assert "leave out source.server" in sentence(listing(old.dsn, server="home"))
+
+
+def test_the_audio_must_be_of_the_server_that_audiomuse_knows(tmp_path: Path) -> None:
+    rows = [Analysed("fp_1", provider_ids={"home": ["x"]}, file_path="a.flac")]
+    database = audiomuse_database("current", rows, server_type="Navidrome")
+    said = sentence(listing(database.dsn))
+    assert "server home is navidrome, and source.audio.name is jellyfin" in said
+    subsonic = SubsonicConfig(url="http://127.0.0.1:1", user="u", password=SecretStr("p"))
+    for audio in (subsonic, FolderConfig(path=tmp_path)):
+        config = AudioMuseConfig(dsn=SecretStr(database.dsn), audio=audio)
+        assert len(list(AudioMuseSource(config).tracks())) == 1
+    database.execute("UPDATE music_servers SET server_type = 'emby'")
+    assert "is emby" in sentence(listing(database.dsn))
+    database.execute("UPDATE music_servers SET server_type = 'of tomorrow'")
+    assert len(listing(database.dsn)()) == 1
 
 
 def test_no_row_has_audio() -> None:

@@ -18,7 +18,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from etude.config import Section
-from etude.errors import BadAudio, OutOfReach
+from etude.errors import BadAudio, OutOfReach, UserError
 from etude.services.daemon import free_port
 from etude.sources import http
 from etude.sources.http import BaseUrl, Downloader, HttpConfig, Refused
@@ -183,6 +183,35 @@ def test_a_server_that_sends_another_part_is_not_believed() -> None:
         assert fetch(f"{url}/a", n_bytes=len(DATA)) == DATA
 
 
+@pytest.mark.parametrize("validator", ["ETag", "Last-Modified"])
+def test_the_rest_of_another_file_is_not_joined(validator: str) -> None:
+    versions = {
+        "ETag": ['"a"', '"b"'],
+        "Last-Modified": ["Mon, 02 Nov 2026 10:00:00 GMT", "Tue, 03 Nov 2026 10:00:00 GMT"],
+    }[validator]
+    requests: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        """A file that is another one from the second request on, by a server that knows no If-Range."""
+        requests.append(request.headers.get("Range"))
+        first = len(requests) == 1
+        start = int((requests[-1] or "bytes=0-")[6:-1])
+        headers = {validator: versions[not first], "Content-Length": str(50_000 - start)}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-49999/50000"
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        await response.prepare(request)
+        await response.write(b"a" * 20_000 if first else b"b" * (50_000 - start))
+        await asyncio.sleep(0.05)
+        if request.transport and first:
+            request.transport.close()
+        return response
+
+    with serving(answer) as url:
+        assert fetch(f"{url}/a", n_bytes=50_000) == b"b" * 50_000
+    assert requests == [None, "bytes=20000-", None]
+
+
 def test_the_server_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[float] = []
 
@@ -231,6 +260,65 @@ def test_without_any_length_the_end_is_the_end() -> None:
 
     with serving(answer) as url:
         assert fetch(f"{url}/a") == DATA
+
+
+@contextmanager
+def raw(answer: bytes) -> Iterator[str]:
+    """The address of a server that answers so to everything and then closes the connection."""
+    ports: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async def serve(started: threading.Event) -> None:
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        ports.append(server.sockets[0].getsockname()[1])
+        started.set()
+        await server.serve_forever()
+
+    with in_thread(serve):
+        yield f"http://127.0.0.1:{ports[0]}"
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_file_that_ends_with_the_connection_is_trusted_by_its_listed_length_only(
+    tmp_path: Path, version: bytes
+) -> None:
+    head = b"HTTP/" + version + b" 200 OK\r\nContent-Type: audio/flac\r\nConnection: close\r\n\r\n"
+    with raw(head + b"fLaC, half") as url:
+        with pytest.raises(Refused, match=r"comes without its length.* Content-Length") as raised:
+            fetch(f"{url}/a", cache=tmp_path)
+        assert raised.value.status == 0  # no source takes it for a log-in page
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert fetch(f"{url}/a", n_bytes=10) == b"fLaC, half"
+        with pytest.raises(OutOfReach, match="10 bytes came instead of 20"):
+            fetch(f"{url}/a", n_bytes=20)
+
+
+def test_chunks_without_an_end_are_no_file(tmp_path: Path) -> None:
+    with raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfLaC\r\n") as url:
+        with pytest.raises(OutOfReach, match="broke off"):
+            fetch(f"{url}/a", cache=tmp_path)
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_cache_that_cannot_be_written_costs_no_file(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=DATA)
+
+    (tmp_path / "audio").write_bytes(b"")
+    with serving(answer) as url:
+        assert fetch(f"{url}/a", cache=tmp_path) == DATA
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "\0", "a\x85", "\udcff"])
+def test_a_credential_that_cannot_be_sent_is_not_shown(text: str) -> None:
+    with pytest.raises(UserError, match=r"^the token holds a line end or another control character: copy"):
+        http.check_sendable(text, "the token")
+    http.check_sendable("pass word é€\u200b", "the token")
 
 
 def test_an_empty_answer_is_no_file() -> None:
@@ -331,25 +419,30 @@ def test_what_was_fetched_is_not_asked_for_again(tmp_path: Path) -> None:
         assert len(requests) == 3
 
 
-def test_no_more_than_the_limit_are_under_way() -> None:
+@pytest.mark.parametrize("limit", [3, 16])
+def test_as_many_as_the_limit_are_under_way(limit: int) -> None:
     under_way = [0, 0]
+    reached = asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
         under_way[0] += 1
         under_way[1] = max(under_way)
+        if under_way[0] == limit:
+            reached.set()
+        await asyncio.wait_for(reached.wait(), 10)
         await asyncio.sleep(0.02)
         under_way[0] -= 1
         return web.Response(body=DATA)
 
     async def run(url: str) -> None:
-        async with downloader(HttpConfig(concurrency=3)) as http:
+        async with downloader(HttpConfig(concurrency=limit)) as http:
             await asyncio.gather(
-                *(http.download(f"{url}/{i}", {}, key=str(i), n_bytes=len(DATA)) for i in range(20))
+                *(http.download(f"{url}/{i}", {}, key=str(i), n_bytes=len(DATA)) for i in range(48))
             )
 
     with serving(answer) as url:
         asyncio.run(run(url))
-    assert under_way == [0, 3]
+    assert under_way == [0, limit]
 
 
 def test_a_rate_is_kept_over_event_loops() -> None:

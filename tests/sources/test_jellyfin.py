@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from etude.errors import BadAudio, OutOfReach, UserError
 from etude.services.daemon import free_port
@@ -49,7 +50,9 @@ def songs(n: int, size: int = 3000) -> list[Song]:
     ]
 
 
-def source(url: str, token: str = API_KEY, cache: Path | None = None, **settings: object) -> JellyfinSource:
+def source(
+    url: str, token: str | SecretStr = API_KEY, cache: Path | None = None, **settings: object
+) -> JellyfinSource:
     given = {"url": url, "token": token, "http": QUICK} | settings
     return JellyfinSource(JellyfinConfig.model_validate(given), cache)
 
@@ -86,10 +89,29 @@ def test_a_library_is_listed_and_fetched(emby: bool, token: str) -> None:
 def test_pages_add_up(monkeypatch: pytest.MonkeyPatch, server: JellyfinServer) -> None:
     monkeypatch.setattr("etude.sources.jellyfin.PAGE_ITEMS", 5)
     assert len({track.id for track in source(server.url).tracks()}) == 12
-    server.total = 0  # a server that does not say how many there are
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("etude.sources.jellyfin.PAGE_ITEMS", 50)
-        assert len(list(source(server.url).tracks())) == 12
+
+
+@pytest.mark.parametrize("total", [0, 5, 7, 5000, -1])
+@pytest.mark.parametrize("page", [5, 6, 50])
+def test_a_wrong_total_hides_nothing(
+    monkeypatch: pytest.MonkeyPatch, server: JellyfinServer, total: int, page: int
+) -> None:
+    monkeypatch.setattr("etude.sources.jellyfin.PAGE_ITEMS", page)
+    server.total = total
+    assert len(list(source(server.url).tracks())) == 12
+
+
+def test_what_a_page_lists_twice_is_one_track(server: JellyfinServer) -> None:
+    server.songs[3:3] = [server.songs[2], server.songs[0]]
+    assert len(list(source(server.url).tracks())) == 12
+
+
+@pytest.mark.parametrize("name", ["jellyfin", "emby"])
+def test_a_token_with_a_line_end_is_refused_unseen(name: str) -> None:
+    with pytest.raises(UserError, match=r"the token of .* holds a line end") as raised:
+        source("http://127.0.0.1:1", SecretStr("5ecret\nrest"), name=name)
+    assert "5ecret" not in str(raised.value)
+    source("http://127.0.0.1:1", SecretStr("5ecret\n"), name=name)  # as from a file
 
 
 def test_pages_are_asked_for_as_they_are_needed(

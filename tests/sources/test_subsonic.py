@@ -11,6 +11,7 @@ from typing import Any
 import mutagen
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from etude.errors import OutOfReach, UserError
 from etude.services.daemon import free_port
@@ -63,7 +64,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def source(url: str, cache: Path | None = None, **settings: object) -> SubsonicSource:
-    given = {"url": url, "user": USER, "password": PASSWORD, "http": QUICK} | settings
+    given = {"url": url, "user": USER, "password": PASSWORD, "plain_password": True, "http": QUICK} | settings
     return SubsonicSource(SubsonicConfig.model_validate(given), cache)
 
 
@@ -145,6 +146,15 @@ def test_one_way_to_log_in(settings: dict[str, str | None]) -> None:
         source("http://127.0.0.1:1", **settings)
 
 
+@pytest.mark.parametrize("what", ["user", "password", "api_key"])
+def test_a_credential_with_a_line_end_is_refused_unseen(what: str) -> None:
+    others = {"user": "", "password": None} if what == "api_key" else {}
+    text = "5ecret\nrest"
+    with pytest.raises(UserError, match="holds a line end") as raised:
+        source("http://127.0.0.1:1", **others | {what: text if what == "user" else SecretStr(text)})
+    assert "5ecret" not in str(raised.value)
+
+
 def test_a_song_that_is_gone(music: Path, tmp_path: Path) -> None:
     shutil.copytree(music / "Other", tmp_path / "Other")
     with subsonic_server(tmp_path / "state", tmp_path / "Other") as port:
@@ -206,6 +216,45 @@ def test_tokens_are_salted_anew_and_the_password_stays_here() -> None:
     assert tracks[0].uri.endswith("/songs/a%2F..%2Fb")
 
 
+@pytest.mark.parametrize("code", [10, 30, 41, 42])
+def test_the_password_is_sent_only_if_that_is_allowed(code: int) -> None:
+    queries = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        queries.append(request.query)
+        if "t" in request.query:
+            return reply(error={"code": code})
+        songs = [{"id": "a", "title": "Aria"}] if request.query.get("songOffset") == "0" else []
+        return reply(searchResult3={"song": songs})
+
+    with serving(answer) as url:
+        with pytest.raises(UserError, match=rf"cannot check .* \(error {code}\): .*set plain_password"):
+            list(source(url, plain_password=False).tracks())
+        with pytest.raises(OutOfReach, match="set plain_password"):
+            fetch_item(source(url, plain_password=False), "a")
+        assert not any("p" in query for query in queries)
+        assert [track.title for track in source(url).tracks()] == ["Aria"]
+    assert queries[-1]["p"] == "enc:" + PASSWORD.encode().hex()
+    assert SubsonicConfig(url="http://h").plain_password is False
+
+
+@pytest.mark.parametrize("by_album", [False, True])
+def test_a_server_that_knows_no_offset_is_not_listed_for_ever(
+    by_album: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    songs = [{"id": str(i), "title": f"Song {i}"} for i in (1, 2, 2, 3)]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/rest/getAlbum.view":
+            return reply(album={"song": songs[int(request.query["id"]) :]})
+        found = [] if by_album else songs
+        return reply(searchResult3={"song": found}, albumList2={"album": [{"id": "0"}, {"id": "2"}]})
+
+    with serving(answer) as url:
+        assert [track.title for track in source(url).tracks()] == ["Song 1", "Song 2", "Song 3"]
+    assert "repeats its first" in caplog.text
+
+
 def test_an_api_key_goes_alone() -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.query["apiKey"] != KEY or {"u", "p", "t", "s"} & set(request.query):
@@ -219,6 +268,15 @@ def test_an_api_key_goes_alone() -> None:
         assert track.title == "Aria"
         with pytest.raises(UserError, match="refuses the API key"):
             list(source(url, user="", password=None, api_key="wrong").tracks())
+
+
+def test_a_refused_api_key_is_no_matter_of_passwords(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return reply(error={"code": 42})
+
+    with serving(answer) as url, pytest.raises(UserError, match="give another than the API key"):
+        list(source(url, user="", password=None, api_key=KEY).tracks())
+    assert not caplog.records
 
 
 def test_an_older_server_names_its_version() -> None:

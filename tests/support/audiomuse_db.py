@@ -123,7 +123,10 @@ class Database:
 
 
 def audiomuse_database(
-    schema: Schema, rows: Iterable[Analysed] = (), servers: Sequence[str] = ("home", "away")
+    schema: Schema,
+    rows: Iterable[Analysed] = (),
+    servers: Sequence[str] = ("home", "away"),
+    server_type: str = "jellyfin",
 ) -> Database:
     """A new database; the first of the servers is the default one."""
     database = Database(f"audiomuse_{next(_names)}", postgres_port())
@@ -133,8 +136,8 @@ def audiomuse_database(
         for i, server_id in enumerate(servers):
             database.execute(
                 "INSERT INTO music_servers (server_id, name, server_type, creds, is_default) "
-                "VALUES (%s, %s, 'jellyfin', %s, %s)",
-                [server_id, server_id.title(), f'{{"token": "{PASSWORD}"}}', i == 0],
+                "VALUES (%s, %s, %s, %s, %s)",
+                [server_id, server_id.title(), server_type, f'{{"token": "{PASSWORD}"}}', i == 0],
             )
     database.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {READER}")
     database.add(rows)

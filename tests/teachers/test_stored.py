@@ -21,7 +21,7 @@ from etude.sources.base import Track
 from etude.sources.folder import FolderConfig
 from etude.teachers.base import Teacher
 from etude.teachers.musicnn import MusiCNN
-from etude.teachers.stored import Provenance, StoredConfig, StoredTeacher, Table
+from etude.teachers.stored import Provenance, StoredConfig, StoredTeacher, Table, unit
 from etude.teachers.stored_evidence import CLAP_RECIPES, agreement, clap_vector, evidence
 from tests.support.audiomuse_db import (
     PASSWORD,
@@ -75,6 +75,20 @@ def test_clap_vectors_have_length_1() -> None:
     stored = np.frombuffer(vector_bytes(1, 512), "<f4")
     assert target @ stored / np.linalg.norm(stored) == pytest.approx(1.0, abs=1e-6)
     assert (teacher.dim, teacher.normalized) == (512, True)
+
+
+@pytest.mark.parametrize("size", [1e-45, 1e-30, 1e30, 3e38])
+def test_the_size_of_a_stored_vector_does_not_matter(size: float) -> None:
+    vector = np.full(512, size, "<f4").tobytes()
+    database = audiomuse_database("current", [Analysed("fp_1", clap=vector)])
+    teacher = StoredTeacher(config_of(database, "clap_embedding", "clap_htsat"))
+    np.testing.assert_allclose(teacher.vector(track_of("fp_1")), 512**-0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_what_cannot_have_length_1_is_bad_audio(value: float) -> None:
+    with pytest.raises(BadAudio, match="length 1"), np.errstate(invalid="ignore"):
+        unit(np.full(512, value, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +182,19 @@ def test_a_connection_that_was_closed_is_opened_again() -> None:
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     teacher.close()
+    assert teacher.vector(track_of("a")).any()
+    teacher.close()
+
+
+def test_a_table_that_goes_midway_is_out_of_reach() -> None:
+    database = audiomuse_database("december 2025", [Analysed("a", musicnn=vector_bytes(0, 200))])
+    teacher = StoredTeacher(config_of(database))
+    assert teacher.vector(track_of("a")).any()
+    database.execute("ALTER TABLE embedding RENAME TO away")
+    with pytest.raises(OutOfReach, match='"embedding" does not exist') as caught:
+        teacher.vector(track_of("a"))
+    assert PASSWORD not in str(caught.value)
+    database.execute("ALTER TABLE away RENAME TO embedding")
     assert teacher.vector(track_of("a")).any()
     teacher.close()
 

@@ -19,7 +19,7 @@ from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
 from etude.sources import SourceConfig, build_source
 from etude.sources.base import Source
-from etude.teachers import TeacherConfig, build_teacher
+from etude.teachers import StoredConfig, TeacherConfig, build_teacher
 
 
 class PrepareConfig(Section):
@@ -48,7 +48,8 @@ class Job:
     prepare: PrepareConfig
 
 
-BYTES_A_SECOND = 30_000  # of audio: fp16 mel at 100 frames of 128 bands, edges of segments, targets
+FEATURE_BYTES_A_SECOND = 29_000  # of audio: fp16 mel at 100 frames of 128 bands, and the edges of segments
+TARGET_BYTES_A_SECOND = 1_000  # of audio: vectors every 5 s
 SPEED = 20.0  # times real time on one core, fetching the demo library included (benchmarks/README.md)
 TYPICAL_S = 240.0  # a track's length where a source knows none
 
@@ -62,6 +63,7 @@ class Plan:
     catalogue: Catalogue
     need_features: NDArray[np.bool_]
     need_targets: NDArray[np.bool_]
+    listens: bool  # the teacher needs the audio
     quarantined: Mapping[str, Quarantined]  # by track id: left alone
     again: Mapping[str, Quarantined]  # by track id: in quarantine, but tried once more
 
@@ -69,6 +71,16 @@ class Plan:
     def missing(self) -> NDArray[np.bool_]:
         """Which of the tracks [n_tracks] are to be prepared."""
         return self.need_features | self.need_targets
+
+    @cached_property
+    def recalled(self) -> NDArray[np.bool_]:
+        """Which of those need no audio: the features are there, and the teacher does not listen."""
+        return self.need_targets & ~self.need_features & (not self.listens)
+
+    @cached_property
+    def heard(self) -> NDArray[np.bool_]:
+        """Which of those need their audio."""
+        return self.missing & ~self.recalled
 
     @property
     def todo(self) -> int:
@@ -90,13 +102,15 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Audio that is still to be prepared."""
-        return float(self.durations_s[self.missing].sum())
+        """Audio that is still to be fetched and heard."""
+        return float(self.durations_s[self.heard].sum())
 
     @property
     def n_bytes(self) -> float:
         """Disk that preparing needs: features, targets, and files that are kept on the way."""
-        return self.seconds * BYTES_A_SECOND
+        features_s = float(self.durations_s[self.need_features].sum())
+        targets_s = float(self.durations_s[self.need_targets].sum())
+        return features_s * FEATURE_BYTES_A_SECOND + targets_s * TARGET_BYTES_A_SECOND
 
     def items(self, chosen: NDArray[np.bool_]) -> Iterator[pa.Table]:
         """The chosen [n_tracks] of the tracks, as the pipeline wants them, some thousand rows at a time."""
@@ -131,10 +145,13 @@ def plan(job: Job) -> Plan:
     """List the job's source and find what is missing. Raises UserError if it has no tracks."""
     source = build_source(job.source, job.cache)
     parts = features_part(job.recipe), targets_part(build_teacher(job.teacher).id, job.recipe)
-    return compare(source, Store(job.store), parts, job.recipe.id, job.prepare.retry_quarantined)
+    listens = not isinstance(job.teacher, StoredConfig)
+    return compare(source, Store(job.store), parts, job.recipe.id, job.prepare.retry_quarantined, listens)
 
 
-def compare(source: Source, store: Store, parts: tuple[str, str], recipe_id: str, again: bool) -> Plan:
+def compare(
+    source: Source, store: Store, parts: tuple[str, str], recipe_id: str, again: bool, listens: bool = True
+) -> Plan:
     """What a store lacks of a source in two parts, features and targets; `again` tries quarantined tracks."""
     catalogue = Catalogue.of(source.tracks())
     if not len(catalogue):
@@ -154,6 +171,7 @@ def compare(source: Source, store: Store, parts: tuple[str, str], recipe_id: str
         catalogue,
         need_features,
         need_targets,
+        listens,
         quarantined={track_id: bad[track_id] for track_id in catalogue.ids.filter(left_alone).to_pylist()},
         again={track_id: bad[track_id] for track_id in catalogue.ids.filter(retried).to_pylist()},
     )

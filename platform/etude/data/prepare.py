@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-from numpy.typing import NDArray
 
 from etude.data.features import Featurize
 from etude.data.fetch import Fetch
@@ -24,9 +23,10 @@ from etude.data.recall import recall
 from etude.data.shards import write_rows
 from etude.data.store import Quarantined, Store
 from etude.errors import UserError
-from etude.sources import REMOTE
+from etude.sources import requests_at_a_time
 from etude.sources.base import Track
 from etude.teachers import StoredConfig
+from etude.teachers.stored import vectors_hash
 
 BLOCK_TRACKS = 4  # tracks that travel together: few, so that the last actor is not waited for long
 MAX_BLOCKS = 4096  # each costs the driver memory and time; where there are more tracks, more travel together
@@ -52,7 +52,7 @@ def prepare(job: Job, progress: Callable[[int, int, float], None]) -> PrepareRep
     """Prepare what is missing. Needs a Ray session, unless nothing is missing.
 
     `progress(done, total, audio_seconds)` is called as shards are committed. Raises UserError if the disk
-    is too small or no track at all is usable.
+    is too small, no track at all is usable, or a stored teacher's vectors changed meanwhile.
     """
     planned = plan(job)
     store = Store(job.store)
@@ -63,12 +63,9 @@ def prepare(job: Job, progress: Callable[[int, int, float], None]) -> PrepareRep
         store.release(place, planned.again)
     report = PrepareReport(total=len(planned.catalogue), found=planned.found)
     report.quarantined = list(planned.quarantined.values())
-    # What a teacher knows without listening needs no audio where the features are there.
-    known = planned.need_targets & ~planned.need_features & isinstance(job.teacher, StoredConfig)
-    heard = planned.missing & ~known
     rows = chain(
-        recall(job, store, planned, known) if known.any() else (),
-        _rows(job, planned, heard) if heard.any() else (),
+        recall(job, store, planned) if planned.recalled.any() else (),
+        _rows(job, planned) if planned.heard.any() else (),
     )
     seconds = 0.0
     progress(0, planned.todo, seconds)
@@ -89,10 +86,14 @@ def prepare(job: Job, progress: Callable[[int, int, float], None]) -> PrepareRep
     _compact(store, planned)
     report.check()
     if report.found + report.prepared == 0:
-        worst = (report.quarantined or report.unreachable)[0]
+        worst = (report.unreachable or report.quarantined)[0]
+        mend = "mend that and try again" if report.unreachable else "choose a library with readable music"
         raise UserError(
-            f"none of the {report.total} tracks is usable (the first, {worst.uri}: {worst.reason}): "
-            "choose a library with readable music"
+            f"none of the {report.total} tracks is usable (the first, {worst.uri}: {worst.reason}): {mend}"
+        )
+    if isinstance(job.teacher, StoredConfig) and vectors_hash(job.teacher) != job.teacher.version:
+        raise UserError(
+            "AudioMuse-AI changed its vectors while they were read: run this again, nothing is fetched twice"
         )
     return report
 
@@ -112,13 +113,15 @@ def _compact(store: Store, planned: Plan) -> None:
         store.compact(part)
 
 
-def _rows(job: Job, planned: Plan, chosen: NDArray[np.bool_]) -> Iterator[tuple[Track, dict[str, Any]]]:
+def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
     """Run the pipeline; yields each track with its status row, after its shard was committed."""
     options = job.prepare
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    n_actors = min(cpus, int(chosen.sum()))
-    # One process asks a server, so that its limits hold for the whole cluster; many requests are under way.
-    n_fetching = 1 if isinstance(job.source, REMOTE) else n_actors
+    n_actors = min(cpus, int(planned.heard.sum()))
+    # One process asks a server, so that its limits hold for the whole cluster.
+    at_a_time = requests_at_a_time(job.source)
+    n_fetching = 1 if at_a_time else n_actors
+    under_way = at_a_time or options.fetch_concurrency
     if options.gpus_per_actor:
         n_listening = int(ray.cluster_resources().get("GPU", 0) // options.gpus_per_actor)
         if not n_listening:
@@ -131,13 +134,13 @@ def _rows(job: Job, planned: Plan, chosen: NDArray[np.bool_]) -> Iterator[tuple[
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None  # reading each actor's page tables costs 2 % of a core
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # `progress` says what there is to say
-    items = pa.concat_tables(planned.items(chosen))
+    items = pa.concat_tables(planned.items(planned.heard))
     where = {track_id: row for row, track_id in enumerate(items["track_id"].to_pylist())}
     dataset = (
         ray.data.from_arrow(_blocks(items, cpus))
         .map_batches(
             Fetch,
-            fn_constructor_args=(job.source, job.cache, options.fetch_attempts, options.fetch_concurrency),
+            fn_constructor_args=(job.source, job.cache, options.fetch_attempts, under_way),
             batch_size=1, batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=n_fetching), num_cpus=0.3,
         )

@@ -5,9 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from etude.audio.segment import segments_of
 from etude.data.plan import Job, Plan
@@ -19,10 +17,8 @@ from etude.teachers import build_teacher
 from etude.teachers.stored import StoredTeacher
 
 
-def recall(
-    job: Job, store: Store, planned: Plan, chosen: NDArray[np.bool_]
-) -> Iterator[tuple[Track, dict[str, Any]]]:
-    """Write the targets of the chosen [n_tracks]; yields each track with its status row.
+def recall(job: Job, store: Store, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
+    """Write the targets of tracks that need no audio; yields each track with its status row.
 
     Their lengths are read from the features; what lies in one shard there stays together.
     """
@@ -31,17 +27,19 @@ def recall(
     features, _ = planned.parts
     where = store.committed(features)
     tracks: dict[str, list[Track]] = defaultdict(list)
-    for items in planned.items(chosen):
+    for items in planned.items(planned.recalled):
         for text in items["track"].to_pylist():
             track = Track(**json.loads(text))
             tracks[where[track.id]].append(track)
-    for shard, members in tracks.items():
-        lengths = store.read_shard(features, shard).select(["track_id", "n_samples"]).to_pylist()
-        n_samples = {row["track_id"]: row["n_samples"] for row in lengths}
-        rows = [_row(teacher, job, track, n_samples[track.id]) for track in members]
-        status = write_rows(pa.Table.from_pylist(rows, schema=PREPARED), job.store, job.recipe)
-        yield from zip(members, status.to_pylist(), strict=True)
-    teacher.close()
+    try:
+        for shard, members in tracks.items():
+            lengths = store.read_shard(features, shard).select(["track_id", "n_samples"]).to_pylist()
+            n_samples = {row["track_id"]: row["n_samples"] for row in lengths}
+            rows = [_row(teacher, job, track, n_samples[track.id]) for track in members]
+            status = write_rows(pa.Table.from_pylist(rows, schema=PREPARED), job.store, job.recipe)
+            yield from zip(members, status.to_pylist(), strict=True)
+    finally:
+        teacher.close()
 
 
 def _row(teacher: StoredTeacher, job: Job, track: Track, n_samples: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -15,7 +16,8 @@ from etude.inference.student import Student
 from etude.inference.vectors import VectorFolder
 from etude.sources.base import Source, Track
 
-PART_TRACKS = 256  # tracks a file of vectors
+PART_TRACKS = 256  # tracks a file of vectors, at most
+PART_S = 30.0  # after which vectors that are there are written, however few
 BACK_OFF_S = 0.2
 
 
@@ -75,7 +77,7 @@ def embed_library(
     limits: Limits,
     progress: Callable[[int, int, float], None],
 ) -> EmbedReport:
-    """Embed the tracks that the folder lacks; those that were done stay done if this is cut off.
+    """Embed the tracks that the folder lacks; every vector that is there is written, however this ends.
 
     `progress(done, total, audio_seconds)` is called after every track. Raises UserError if
     the folder cannot be made.
@@ -87,20 +89,22 @@ def embed_library(
 
     async def run() -> None:
         part: list[tuple[Track, NDArray[np.float32]]] = []
-        seconds = 0.0
-        async with aclosing(walk(source, todo, student, limits)) as results:
-            async for one in results:
-                if one.vector is None:
-                    report.failed.append(one)
-                else:
-                    report.embedded += 1
-                    part.append((one.track, one.vector))
-                if len(part) == PART_TRACKS:
-                    folder.write(part)
-                    part = []
-                seconds += one.track.duration_s or 0.0
-                progress(report.embedded + len(report.failed), len(todo), seconds)
-        folder.write(part)
+        seconds, since_s = 0.0, time.monotonic()
+        try:
+            async with aclosing(walk(source, todo, student, limits)) as results:
+                async for one in results:
+                    if one.vector is None:
+                        report.failed.append(one)
+                    else:
+                        report.embedded += 1
+                        part.append((one.track, one.vector))
+                    if len(part) == PART_TRACKS or time.monotonic() - since_s > PART_S:
+                        folder.write(part)
+                        part, since_s = [], time.monotonic()
+                    seconds += one.track.duration_s or 0.0
+                    progress(report.embedded + len(report.failed), len(todo), seconds)
+        finally:  # Ctrl-C, too, comes here as a cancellation
+            folder.write(part)
 
     asyncio.run(run())
     assert report.found + report.embedded + len(report.failed) == report.total

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -80,23 +81,26 @@ class VectorFolder:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def batches(self) -> Iterator[list[tuple[str, bytes]]]:
+    def batches(self, tracks: Sequence[Track] | None = None) -> Iterator[list[tuple[str, bytes]]]:
         """AudioMuse-AI's ids with the vectors' bytes, little-endian float32, one part at a time.
 
-        Raises UserError if tracks have no such id.
+        Only those of `tracks` if they are given; every id once. Raises UserError if tracks have no such id.
         """
+        wanted = None if tracks is None else pa.array([track.id for track in tracks], pa.string())
+        seen: set[str] = set()
         for part in self._parts():
             table = pq.read_table(part)
+            if wanted is not None:
+                table = table.filter(pc.is_in(table["track_id"], wanted))
             if table["item_id"].null_count:
                 raise UserError(
                     f"{self.path} holds tracks without an id of AudioMuse-AI: "
                     "embed with --source.name audiomuse"
                 )
             vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, self.dim)
-            yield [
-                (item_id, vector.astype("<f4").tobytes())
-                for item_id, vector in zip(table["item_id"].to_pylist(), vectors, strict=True)
-            ]
+            found = dict(zip(table["item_id"].to_pylist(), vectors, strict=True))
+            yield [(id, vector.astype("<f4").tobytes()) for id, vector in found.items() if id not in seen]
+            seen.update(found)
 
     def _parts(self) -> list[Path]:
         return sorted(self.path.glob("*.parquet"))

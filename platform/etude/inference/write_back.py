@@ -17,6 +17,7 @@ from etude.inference.vectors import VectorFolder
 from etude.sources import SourceConfig
 from etude.sources.audiomuse import AudioMuseConfig
 from etude.sources.audiomuse_schema import Connection, connected, place_of, read_schema
+from etude.sources.base import Track
 from etude.teachers.stored import DIMS, Table
 
 LOCK_TIMEOUT = "30s"
@@ -90,18 +91,24 @@ def check_target(dsn: SecretStr, table: Table, dim: int) -> None:
         schema.require(table)
 
 
-def plan_write(dsn: SecretStr, table: Table, vectors: VectorFolder) -> WriteReport:
+def plan_write(
+    dsn: SecretStr, table: Table, vectors: VectorFolder, tracks: Sequence[Track] | None = None
+) -> WriteReport:
     """Count what writing would change; writes nothing. Raises UserError as `check_target` does."""
     check_target(dsn, table, vectors.dim)
     report = WriteReport(_where(dsn, table))
     with connected(dsn) as connection:
-        for batch in vectors.batches():
+        for batch in vectors.batches(tracks):
             report = _counted(report, connection, table, batch)
     return report
 
 
-def write(dsn: SecretStr, table: Table, vectors: VectorFolder) -> WriteReport:
+def write(
+    dsn: SecretStr, table: Table, vectors: VectorFolder, tracks: Sequence[Track] | None = None
+) -> WriteReport:
     """Replace or insert the vectors that differ, in one transaction, and keep what they replace.
+
+    Those of `tracks`, or all that the folder holds.
 
     Raises UserError, and changes nothing, if the vectors do not fit, there is no right to write, or the
     table is in use.
@@ -112,7 +119,7 @@ def write(dsn: SecretStr, table: Table, vectors: VectorFolder) -> WriteReport:
     with connected(dsn, writing=True) as connection:
         _lock(connection, table)
         connection.execute(_sql(_CREATE_BACKUP, table))
-        for batch in vectors.batches():
+        for batch in vectors.batches(tracks):
             report = _counted(report, connection, table, batch)
             values = _values(batch)
             connection.execute(_sql(_BACK_UP, table), values | {"run": run})
@@ -128,11 +135,10 @@ def rollback(dsn: SecretStr, table: Table) -> RollbackReport:
     """
     place = place_of(dsn)
     with connected(dsn, writing=True) as connection:
-        read_schema(connection, place).require(table)
+        _lock(connection, table)
         found = connection.execute("SELECT to_regclass(%s) AS name", [_backup_name(table)]).fetchone()
         if found is None or found["name"] is None:
             raise UserError(f"{table} of {place} holds no run of Étude: there is nothing to roll back")
-        _lock(connection, table)
         latest = connection.execute(_sql(_LATEST, table)).fetchone()
         assert latest is not None  # a table without rows is dropped
         run = {"run": latest["run"]}
@@ -152,7 +158,7 @@ SELECT count(*) FILTER (WHERE s.item_id IS NOT NULL AND t.item_id IS NULL) AS in
 FROM {_VECTORS} LEFT JOIN score s USING (item_id) LEFT JOIN {{table}} t USING (item_id)"""
 _CREATE_BACKUP = """
 CREATE TABLE IF NOT EXISTS {backup} (item_id text NOT NULL, embedding bytea, existed boolean NOT NULL,
-  run text NOT NULL, saved_at timestamptz NOT NULL DEFAULT now(), written bytea NOT NULL,
+  run text NOT NULL, number bigserial, written bytea NOT NULL,
   PRIMARY KEY (run, item_id))"""
 _BACK_UP = f"""
 INSERT INTO {{backup}} (item_id, embedding, existed, run, written)
@@ -164,7 +170,7 @@ INSERT INTO {{table}} AS t (item_id, embedding)
 SELECT v.item_id, v.embedding FROM {_VECTORS} JOIN score s USING (item_id)
 ON CONFLICT (item_id) DO UPDATE SET embedding = EXCLUDED.embedding
 WHERE t.embedding IS DISTINCT FROM EXCLUDED.embedding"""
-_LATEST = "SELECT run FROM {backup} GROUP BY run ORDER BY max(saved_at) DESC, run DESC LIMIT 1"
+_LATEST = "SELECT run FROM {backup} GROUP BY run ORDER BY max(number) DESC LIMIT 1"
 _RESTORE = """
 UPDATE {table} t SET embedding = b.embedding FROM {backup} b
 WHERE b.run = %(run)s AND b.existed AND t.item_id = b.item_id AND sha256(t.embedding) = b.written"""
@@ -185,7 +191,11 @@ def _backup_name(table: Table) -> str:
 
 
 def _lock(connection: Connection, table: Table) -> None:
-    """Until the end of the transaction others may read the table and not write it."""
+    """Until the end of the transaction others may read the table and not write it.
+
+    It comes first: what the transaction sees is the state at its first SELECT, and no other run may end
+    between that and the lock.
+    """
     connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT))
     connection.execute(_sql("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE", table))
 

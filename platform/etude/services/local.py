@@ -30,6 +30,7 @@ from etude.services import daemon
 # Ray takes 127.0.0.1 for the machine's outer address and listens everywhere, unless it is told what it
 # assumes on Windows and macOS: that a head of one machine needs the loopback only.
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+SECRETS = frozenset({"api_key", "dsn", "password", "token"})  # keys that no command line should hold
 # glibc gives large arrays back at once and fetches them anew, page by page: a third of a training step.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 
@@ -155,6 +156,11 @@ def submit(home: Path, words: list[str]) -> int:
     head = daemon.find(home / "services", "ray")
     if head is None:
         raise UserError("no Ray head runs here: start one with `make up`")
+    for word in words:
+        key = word.removeprefix("--").split("=")[0]
+        if word.startswith("--") and key.split(".")[-1] in SECRETS:
+            name = f"ETUDE_{key.upper().replace('.', '__')}"
+            raise UserError(f"--{key} would be read by all on this machine: put it into .env as {name}=...")
     ray = str(Path(sys.executable).with_name("ray"))
     env = {**os.environ, **ray_environment(home), "RAY_API_SERVER_ADDRESS": head.address}
     env["PYTHONUNBUFFERED"] = "1"  # progress reaches a pipe as it happens

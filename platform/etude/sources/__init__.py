@@ -22,13 +22,12 @@ __all__ = [
     "SubsonicConfig",
     "Track",
     "build_source",
+    "requests_at_a_time",
 ]
 
 SourceConfig = Annotated[
     DemoConfig | FolderConfig | JellyfinConfig | SubsonicConfig | AudioMuseConfig, Field(discriminator="name")
 ]
-
-REMOTE = (JellyfinConfig, SubsonicConfig, AudioMuseConfig)  # a server of its own limits how fast it is asked
 
 
 def build_source(config: SourceConfig, cache: Path) -> Source:
@@ -44,3 +43,13 @@ def build_source(config: SourceConfig, cache: Path) -> Source:
             return AudioMuseSource(config, cache)
         case DemoConfig():
             return DemoSource(config, cache)
+
+
+def requests_at_a_time(config: SourceConfig) -> int | None:
+    """How many files a source's server may be asked for at a time; None for a source without a server."""
+    match config:
+        case JellyfinConfig() | SubsonicConfig():
+            return config.http.concurrency
+        case AudioMuseConfig():
+            return requests_at_a_time(config.audio)
+    return None

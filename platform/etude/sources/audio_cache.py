@@ -3,7 +3,6 @@
 Several processes may use one folder. What is in it is whole: files appear by a rename.
 """
 
-import errno
 import fcntl
 import hashlib
 import logging
@@ -11,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 KEEP = 0.9  # of the size, after making room: the folder is then not read again for every file
@@ -28,18 +27,20 @@ class AudioCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
+        self._warned = False
 
     def get(self, key: str) -> bytes | None:
         """The file of this key, now the most recently used; None if it is not here."""
         path = self._path(key)
-        try:
+        with suppress(OSError):  # a folder that others filled may be read all the same
             os.utime(path)
+        try:
             return path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a file; one that is larger than the whole cache, or than the disk's rest, is not kept."""
+        """Keep a file, if it is no larger than the whole cache and the disk takes it."""
         if len(data) > self.max_bytes:
             return
         path = self._path(key)
@@ -47,9 +48,9 @@ class AudioCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(path, data)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            log.warning("the disk of %s is full: this audio is not kept for the next run", self.folder)
+            if not self._warned:
+                log.warning("%s cannot be written (%s): audio is not kept there", self.folder, error.strerror)
+            self._warned = True
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
@@ -75,8 +76,8 @@ class AudioCache:
         The count is raised before a file appears: after a kill it is too high, never too low, and too high
         a count only makes the folder be read earlier, which puts it right.
         """
-        recorded = os.read(count, 32)
-        total = int(recorded) + n_bytes if recorded else self.max_bytes + 1
+        recorded = os.read(count, 32).strip()
+        total = int(recorded) + n_bytes if recorded.isdigit() else self.max_bytes + 1
         if total > self.max_bytes:
             total = self._remove(self.max_bytes - n_bytes) + n_bytes
         os.lseek(count, 0, os.SEEK_SET)

@@ -4,7 +4,6 @@ Only rows whose audio can be fetched are listed; how many others there are, and 
 """
 
 import asyncio
-import hashlib
 import logging
 import math
 import re
@@ -31,6 +30,7 @@ from etude.sources.audiomuse_schema import (
 from etude.sources.base import Track
 from etude.sources.folder import FolderConfig
 from etude.sources.jellyfin import JellyfinConfig, JellyfinSource
+from etude.sources.listing import digest
 from etude.sources.subsonic import SubsonicConfig, SubsonicSource
 
 ROWS_AT_ONCE = 2000  # that the server sends
@@ -119,7 +119,13 @@ class _Audio(Protocol):
 
 
 class AudioMuseSource:
-    """The tracks of an AudioMuse-AI database that a media server, or a folder, has the audio of."""
+    """The tracks of an AudioMuse-AI database that a media server, or a folder, has the audio of.
+
+    A track whose id is a fingerprint, `fp_...`, is the same in every library, and another when its audio
+    changes. A server's own id means something on that server only, so there the track's id holds this
+    source's; that the audio behind it has changed shows in the stored length alone, and with the schema of
+    December 2025, which stores no length, not at all.
+    """
 
     def __init__(self, config: AudioMuseConfig, cache: Path | None = None) -> None:
         self._config = config
@@ -130,7 +136,7 @@ class AudioMuseSource:
     def id(self) -> str:
         """`audiomuse-` and a hash of where database and audio are; no name or secret is in it."""
         place = place_of(self._config.dsn)
-        return f"audiomuse-{_hash(place.host, place.port, place.name, self._config.server, self._audio.id)}"
+        return f"audiomuse-{digest(place.host, place.port, place.name, self._config.server, self._audio.id)}"
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -141,7 +147,7 @@ class AudioMuseSource:
         """List the analysed tracks by id, streamed from the server.
 
         Raises UserError if there is no way into the database, it is not AudioMuse-AI's, the server is not
-        there, or no track at all has audio.
+        there or of another kind than `audio`, or no track at all has audio.
         """
         self._skipped.clear()
         place = place_of(self._config.dsn)
@@ -150,9 +156,11 @@ class AudioMuseSource:
             schema = read_schema(connection, place)
             schema.require("score")
             server = choose_server(connection, schema, self._config.server)
+            if not isinstance(self._config.audio, FolderConfig):
+                server.require_kind(self._config.audio.name)
             with connection.cursor(name="etude_tracks") as cursor:
                 cursor.itersize = ROWS_AT_ONCE
-                cursor.execute(_listing(schema), {"server": server})
+                cursor.execute(_listing(schema), {"server": server.id})
                 for row in cursor:
                     track = self._track(row)
                     if track is not None:
@@ -199,13 +207,12 @@ class AudioMuseSource:
         }
         texts = {name: str(value) for name, value in tags.items() if value not in (None, "")}
         for name in Analysis.of(texts).malformed:
-            self._skipped[f"rows whose {name} are not in AudioMuse-AI's format and stay empty"] += 1
+            self._skipped[f"rows with unreadable {name}, which is left empty"] += 1
         duration_s = row.get("duration") or 0.0
         known = math.isfinite(duration_s) and duration_s > 0
-        # A fingerprint changes with the audio; of a server's own id, only the length tells.
-        length = "" if item_id.startswith(FINGERPRINT) or not known else str(round(duration_s))
+        own = (self.id, str(round(duration_s)) if known else "")
         return Track(
-            id=f"audiomuse-{_hash(item_id, length)}",
+            id=f"audiomuse-{digest(item_id, *(() if item_id.startswith(FINGERPRINT) else own))}",
             uri=f"audiomuse:{quote(item_id, safe='')}",
             title=row["title"] or item_id,
             artist=row.get("album_artist") or row["author"] or "",
@@ -240,7 +247,7 @@ class _FolderAudio:
 def file_below(root: Path, mounted_at: str, stored: str) -> Path:
     """The file below `root` that a stored path means; `mounted_at` is where the server sees `root`.
 
-    Raises BadAudio if that is not below the folder.
+    Raises BadAudio if it leaves the folder, OutOfReach if a setting is wrong: the path begins elsewhere.
     """
     path = PurePosixPath(stored)
     if ".." in path.parts:
@@ -249,7 +256,7 @@ def file_below(root: Path, mounted_at: str, stored: str) -> Path:
         if path.is_relative_to(base):
             return root / path.relative_to(base)
     if path.is_absolute():
-        raise BadAudio(
+        raise OutOfReach(
             f"its path {path} is not below {mounted_at or root}: set source.mounted_at to where the media "
             f"server sees {root}"
         )
@@ -287,7 +294,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is not finite")
     return value
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]

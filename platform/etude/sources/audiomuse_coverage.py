@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from etude.errors import BadAudio
+from etude.errors import BadAudio, OutOfReach
 from etude.sources.audiomuse import AudioMuseConfig, AudioMuseSource, file_below
 from etude.sources.base import Source
 from etude.sources.folder import FolderConfig, FolderSource
@@ -39,7 +39,7 @@ def _rows(source: AudioMuseSource, config: AudioMuseConfig) -> Iterator[str]:
         stored = track.tags["file_path"]
         try:
             yield str(file_below(config.audio.path.resolve(), config.mounted_at, stored))
-        except BadAudio:
+        except (BadAudio, OutOfReach):
             yield stored  # of another place: no file has this name
 
 

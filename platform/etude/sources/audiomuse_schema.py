@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import IsolationLevel, conninfo, errors
 from psycopg.rows import DictRow, dict_row
 from pydantic import SecretStr
 
@@ -20,6 +20,16 @@ Connection = psycopg.Connection[DictRow]
 
 CONNECT_TIMEOUT_S = 10
 FINGERPRINT = "fp_"  # how the current schema's ids begin
+# Whose audio settings a server of AudioMuse-AI takes, by its server_type; of others nothing is known.
+KINDS = {
+    "jellyfin": "jellyfin",
+    "emby": "emby",
+    "navidrome": "subsonic",
+    "subsonic": "subsonic",
+    "opensubsonic": "subsonic",
+    "lyrion": "lyrion",
+    "plex": "plex",
+}
 _TABLES = ("score", "embedding", "clap_embedding", "track_server_map", "music_servers")
 
 
@@ -62,11 +72,14 @@ def place_of(dsn: SecretStr) -> Place:
 def connected(dsn: SecretStr, *, writing: bool = False) -> Iterator[Connection]:
     """One transaction on a new connection, rolled back if it fails and closed at the end.
 
-    Raises UserError, without the password, for whatever the server refuses.
+    One that writes sees a single state of the database: that at its first SELECT. Raises UserError, without
+    the password, for whatever the server refuses.
     """
     place = place_of(dsn)
     with _explained(place), open_connection(dsn) as connection:
         connection.read_only = not writing
+        if writing:
+            connection.isolation_level = IsolationLevel.REPEATABLE_READ
         yield connection
 
 
@@ -112,6 +125,10 @@ def _explained(place: Place) -> Iterator[None]:
         raise UserError(f"a table of {place} is in use: try again when AudioMuse-AI is idle") from None
     except errors.DiskFull:
         raise UserError(f"the disk of {place} is full: make room there; nothing was changed") from None
+    except (errors.SerializationFailure, errors.DeadlockDetected, errors.ForeignKeyViolation):
+        raise UserError(
+            f"{place} was changed by others at the same time, so nothing was done: run the same command again"
+        ) from None
     except psycopg.OperationalError:
         raise UserError(f"the connection to {place} broke: run the same command again") from None
 
@@ -147,8 +164,24 @@ def read_schema(connection: Connection, place: Place) -> Schema:
     return Schema(place, {row["table_name"]: frozenset(row["names"]) for row in rows})
 
 
-def choose_server(connection: Connection, schema: Schema, wanted: str) -> str:
-    """The `server_id` that is wanted, or the default one; empty where the schema knows no servers.
+@dataclass(frozen=True)
+class Server:
+    """A media server that AudioMuse-AI knows; empty where the schema knows none."""
+
+    id: str = ""
+    kind: str = ""  # its server_type
+
+    def require_kind(self, audio: str) -> None:
+        """Raises UserError if the settings `source.audio` are known to be for another kind of server."""
+        if KINDS.get(self.kind, audio) != audio:
+            raise UserError(
+                f"AudioMuse-AI's server {self.id} is {self.kind}, and source.audio.name is {audio}: "
+                "give the settings of that server in source.audio, or choose another with source.server"
+            )
+
+
+def choose_server(connection: Connection, schema: Schema, wanted: str) -> Server:
+    """The server whose id is wanted, or the default one.
 
     Raises UserError that names the servers if the wanted one is not there, or none is the default.
     """
@@ -157,16 +190,18 @@ def choose_server(connection: Connection, schema: Schema, wanted: str) -> str:
             raise UserError(
                 f"{schema.place} is of December 2025 and knows no servers: leave out source.server"
             )
-        return ""
+        return Server()
     rows = connection.execute(
-        "SELECT server_id, name, is_default FROM music_servers ORDER BY server_id"
+        "SELECT server_id, name, lower(server_type) AS kind, is_default FROM music_servers ORDER BY server_id"
     ).fetchall()
-    ids = [row["server_id"] for row in rows]
-    if wanted in ids:
-        return wanted
-    chosen = [row["server_id"] for row in rows if row["is_default"]] or ids
-    if not wanted and len(chosen) <= 1:
-        return chosen[0] if chosen else ""
+    if wanted:
+        chosen = [row for row in rows if row["server_id"] == wanted]
+    else:
+        chosen = [row for row in rows if row["is_default"]] or rows
+    if len(chosen) == 1:
+        return Server(chosen[0]["server_id"], chosen[0]["kind"])
+    if not rows and not wanted:
+        return Server()
     there = ", ".join(f"{row['server_id']} ({row['name']})" for row in rows) or "none"
     problem = f"has no server {wanted}" if wanted else "has no default server"
     raise UserError(f"{schema.place} {problem}: set source.server to one of its servers: {there}")

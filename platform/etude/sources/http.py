@@ -10,6 +10,7 @@ import json
 import os
 import random
 import time
+import unicodedata
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
@@ -23,7 +24,7 @@ from pydantic import AfterValidator, Field
 from yarl import URL
 
 from etude.config import Section
-from etude.errors import BadAudio, OutOfReach
+from etude.errors import BadAudio, OutOfReach, UserError
 from etude.sources.audio_cache import AudioCache
 
 MAX_BYTES = 2 << 30  # a file is held whole in memory; two hours of 24-bit stereo at 96 kHz are 4 GB
@@ -62,12 +63,18 @@ def base_url(text: str) -> str:
 BaseUrl = Annotated[str, AfterValidator(base_url)]
 
 
+def check_sendable(text: str, what: str) -> None:
+    """Raise UserError, which says `what` it is and not the text, for what no request can carry."""
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise UserError(f"{what} holds a line end or another control character: copy it again, without it")
+
+
 class Refused(OutOfReach):
     """An answer that another try will not change: a status, or a text where a file belongs."""
 
     def __init__(self, reason: str, status: int = 0, body: bytes = b"") -> None:
         super().__init__(reason)
-        self.status = status  # 0: no answer, because there is no trusted connection
+        self.status = status  # 0: no connection or no file that can be trusted
         self.body = body  # its beginning; never shown, only searched for a server's error number
 
 
@@ -88,7 +95,7 @@ class _Partial:
     def restart(self) -> None:
         """Forget what has come."""
         self.buffer = io.BytesIO()  # its value is taken without a copy
-        self.validator = ""  # for If-Range
+        self.validator = ("", "")  # a header and its value, for If-Range
         self.total: int | None = None
 
 
@@ -213,16 +220,20 @@ class Downloader:
         """One try at a file or at the rest of it. Raises _Fault."""
         size = partial.buffer.tell()
         headers = {"Accept-Encoding": "identity"}  # else no length could be checked
-        if size and partial.validator:
-            headers |= {"Range": f"bytes={size}-", "If-Range": partial.validator}
+        header, version = partial.validator
+        if size and version:
+            headers |= {"Range": f"bytes={size}-", "If-Range": version}
         async with self._request(url, params, headers) as response:
             if response.status == 206:
-                if response.headers.get("Content-Range", "") != _content_range(size, partial.total):
+                part = response.headers.get("Content-Range", "")
+                asked_for = _content_range(size, partial.total)
+                if part != asked_for or response.headers.get(header, version) != version:
                     partial.restart()
                     raise _Fault("it sends another part than was asked for")
             else:
                 partial.restart()
                 await _check_kind(url, response)
+                _check_end(url, response, n_bytes)
                 _begin(partial, response, n_bytes)
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 partial.buffer.write(chunk)
@@ -295,7 +306,8 @@ def _begin(partial: _Partial, response: aiohttp.ClientResponse, n_bytes: int | N
     etag = response.headers.get("ETag", "")
     if partial.total is not None and response.headers.get("Accept-Ranges", "").lower() != "none":
         weak = etag.startswith("W/")  # RFC 9110: not for If-Range
-        partial.validator = response.headers.get("Last-Modified", "") if weak or not etag else etag
+        header = "Last-Modified" if weak or not etag else "ETag"
+        partial.validator = header, response.headers.get(header, "")
 
 
 async def _check_kind(url: str, response: aiohttp.ClientResponse) -> None:
@@ -303,6 +315,16 @@ async def _check_kind(url: str, response: aiohttp.ClientResponse) -> None:
     if kind.startswith("text/") or kind.endswith(("json", "xml")):
         body = await _text(response)
         raise Refused(f"{url} answers with {kind} instead of a file", response.status, body)
+
+
+def _check_end(url: str, response: aiohttp.ClientResponse, n_bytes: int | None) -> None:
+    """Refuse a file of which nothing tells whether it broke off."""
+    chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+    if n_bytes is None and response.content_length is None and not chunked:
+        raise Refused(
+            f"{url} comes without its length, so that half of it would pass for the whole: "
+            "let the server, or the proxy before it, send Content-Length"
+        )
 
 
 async def _text(response: aiohttp.ClientResponse, limit: int = CHUNK_BYTES) -> bytes:

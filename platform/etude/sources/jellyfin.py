@@ -1,6 +1,5 @@
 """Jellyfin and Emby: a server's music, as it lies on the server's disk."""
 
-import hashlib
 import re
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -13,8 +12,8 @@ from yarl import URL
 from etude.config import Secret, Section
 from etude.errors import BadAudio, OutOfReach, UserError
 from etude.sources.base import Track
-from etude.sources.http import BaseUrl, Downloader, HttpConfig, Refused
-from etude.sources.listing import items_of, named, number_of, synchronous, text_of, texts_of
+from etude.sources.http import BaseUrl, Downloader, HttpConfig, Refused, check_sendable
+from etude.sources.listing import digest, items_of, named, number_of, paged, synchronous, text_of, texts_of
 
 PAGE_ITEMS = 500
 TICKS_PER_S = 1e7
@@ -49,6 +48,7 @@ class JellyfinSource:
         url = URL(config.url)
         self._place = f"{url.host}:{url.port}{url.path.rstrip('/')}"
         token = config.token.get_secret_value().strip()
+        check_sendable(token, f"the token of {self._at()}")
         headers = (
             {"X-Emby-Token": token} if self._emby else {"Authorization": f'MediaBrowser Token="{token}"'}
         )
@@ -57,7 +57,7 @@ class JellyfinSource:
     @property
     def id(self) -> str:
         """The server's kind and a hash of its address, user and library."""
-        return f"{self._config.name}-{_hash(self._place, self._config.user_id, self._config.library)}"
+        return f"{self._config.name}-{digest(self._place, self._config.user_id, self._config.library)}"
 
     def tracks(self) -> Iterator[Track]:
         """List the server's audio, oldest first, page by page.
@@ -118,19 +118,15 @@ class JellyfinSource:
             query["UserId"] = user
         if self._config.library:
             query["ParentId"] = await self._library(user)
-        seen: set[str] = set()
-        start = 0
-        while True:
+
+        async def page_after(start: int) -> list[dict[str, Any]]:
             body = await self._get("/Items", query | {"StartIndex": str(start)})
             if not isinstance(body, dict) or not isinstance(body.get("Items"), list):
                 raise UserError(f"{self._at()} does not answer as {self._title} does: check its address")
-            page = items_of(body, "Items")
-            new = [item for item in page if text_of(item, "Id") not in seen]
-            seen.update(text_of(item, "Id") for item in new)
-            yield new
-            start += len(body["Items"])
-            if not body["Items"] or start >= (number_of(body, "TotalRecordCount") or start):
-                return
+            return items_of(body, "Items")
+
+        async for page in paged(page_after, "Id"):
+            yield page
 
     async def _user(self) -> str:
         """The id of the user whose library is listed; empty for an API key without one, which sees all."""
@@ -192,7 +188,7 @@ class JellyfinSource:
         }
         version = str(int(n_bytes)) if n_bytes else text_of(item, "Etag")
         return Track(
-            id=f"{self._config.name}-{_hash(self._place, item_id, version)}",
+            id=f"{self._config.name}-{digest(self._place, item_id, version)}",
             uri=f"{self._config.name}://{self._place}/Items/{quote(item_id, safe='')}",
             title=text_of(item, "Name") or item_id,
             artist=text_of(item, "AlbumArtist")
@@ -228,7 +224,3 @@ def _checked(item_id: str) -> str:
     if not ITEM_ID.fullmatch(item_id):
         raise BadAudio(f"{item_id!r} is no item's id: those have letters, digits and dashes")
     return item_id
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]

@@ -1,10 +1,13 @@
 """What the listings of media servers share: pages become tracks, and fields may hold anything."""
 
 import asyncio
+import hashlib
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 def synchronous(pages: AsyncGenerator[list[T], None], close: Callable[[], Awaitable[None]]) -> Iterator[T]:
@@ -23,6 +26,32 @@ def synchronous(pages: AsyncGenerator[list[T], None], close: Callable[[], Awaita
                 yield from page
         finally:
             runner.run(finish())
+
+
+async def paged(
+    page_after: Callable[[int], Awaitable[list[dict[str, Any]]]], name: str
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """A listing's items, each once by its field `name`, until a page brings nothing new.
+
+    `page_after(n)` asks for what follows the first n items; the totals that servers give are not believed.
+    """
+    seen: set[str] = set()
+    start = 0
+    while new := unseen(page := await page_after(start), name, seen):
+        yield new
+        start += len(page)
+    if page:
+        log.warning("the server repeats its first %d items: if it has more, they are not listed", start)
+
+
+def unseen(items: list[dict[str, Any]], name: str, seen: set[str]) -> list[dict[str, Any]]:
+    """The items whose field `name` is not in `seen`, which it joins."""
+    new = []
+    for item in items:
+        if (value := text_of(item, name)) not in seen:
+            seen.add(value)
+            new.append(item)
+    return new
 
 
 def items_of(body: Any, *names: str) -> list[dict[str, Any]]:
@@ -59,3 +88,8 @@ def named(wanted: str, places: Mapping[str, str]) -> str | None:
     if wanted in places:
         return wanted
     return next((id for id, name in places.items() if name.casefold() == wanted.casefold()), None)
+
+
+def digest(*parts: str) -> str:
+    """Sixteen hexadecimal digits for an id: the same for the same parts, safe as a file name."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from yarl import URL
 
 from etude.config import Secret, Section
 from etude.errors import OutOfReach, UserError
 from etude.sources.base import Track
-from etude.sources.http import BaseUrl, Downloader, HttpConfig, Refused
-from etude.sources.listing import items_of, named, number_of, synchronous, text_of
+from etude.sources.http import BaseUrl, Downloader, HttpConfig, Refused, check_sendable
+from etude.sources.listing import digest, items_of, named, number_of, paged, synchronous, text_of, unseen
 
 PAGE_ITEMS = 500
 VERSION = "1.16.1"  # the last of the Subsonic protocol; the first with tokens is 1.13
@@ -33,6 +33,11 @@ class SubsonicConfig(Section):
     url: BaseUrl = Field(description="the server's address, such as http://192.168.1.5:4533")
     user: str = ""
     password: Secret | None = None
+    plain_password: bool = Field(
+        False,
+        description="send the password itself where a server cannot check tokens, such as supysonic; "
+        "only over https or at home",
+    )
     api_key: Secret | None = None
     library: str = Field("", description="name or id of one music folder; empty: all")
     http: HttpConfig = HttpConfig()
@@ -50,7 +55,8 @@ class SubsonicSource:
     """The songs of a Subsonic server as a `Source`; `cache` is the folder below which files are kept.
 
     The password is sent salted and hashed. Where a server cannot check that, because it keeps no password
-    that it could hash, the password itself is sent, as the protocol's older versions want it.
+    that it could hash, and `plain_password` allows it, the password itself is sent, as the protocol's older
+    versions want it.
     """
 
     def __init__(self, config: SubsonicConfig, cache: Path | None) -> None:
@@ -59,6 +65,9 @@ class SubsonicSource:
                 "a Subsonic server needs either user and password or api_key: give one of the two"
             )
         self._config = config
+        check_sendable(config.user, f"the user name of {self._at()}")
+        check_sendable(_text_of_secret(config.password), f"the password of {self._at()}")
+        check_sendable(_text_of_secret(config.api_key).strip(), f"the API key of {self._at()}")
         url = URL(config.url)
         self._place = f"{url.host}:{url.port}{url.path.rstrip('/')}"
         self._version = VERSION
@@ -69,7 +78,7 @@ class SubsonicSource:
     @property
     def id(self) -> str:
         """`subsonic-` and a hash of the server's address, user and library."""
-        return f"subsonic-{_hash(self._place, self._config.user, self._config.library)}"
+        return f"subsonic-{digest(self._place, self._config.user, self._config.library)}"
 
     def tracks(self) -> Iterator[Track]:
         """List the server's songs page by page.
@@ -126,37 +135,32 @@ class SubsonicSource:
         listings = (self._all_songs(folder), self._songs_by_album(folder))
         for listing in listings:
             async for songs in listing:
-                new = [song for song in songs if _is_song(song) and text_of(song, "id") not in seen]
-                seen.update(text_of(song, "id") for song in new)
-                yield new
+                yield unseen([song for song in songs if _is_song(song)], "id", seen)
             if seen:
                 return
 
-    async def _all_songs(self, folder: dict[str, str]) -> AsyncGenerator[list[dict[str, Any]], None]:
+    def _all_songs(self, folder: dict[str, str]) -> AsyncGenerator[list[dict[str, Any]], None]:
         """The empty search, which OpenSubsonic servers answer with everything, and others with nothing."""
         query = {"query": "", "artistCount": "0", "albumCount": "0", "songCount": str(PAGE_ITEMS)}
-        offset = 0
-        while True:
-            reply = await self._get("search3", query | folder | {"songOffset": str(offset)})
-            songs = items_of(reply, "searchResult3", "song")
-            if not songs:
-                return
-            yield songs
-            offset += len(songs)
+
+        async def page_after(start: int) -> list[dict[str, Any]]:
+            reply = await self._get("search3", query | folder | {"songOffset": str(start)})
+            return items_of(reply, "searchResult3", "song")
+
+        return paged(page_after, "id")
 
     async def _songs_by_album(self, folder: dict[str, str]) -> AsyncGenerator[list[dict[str, Any]], None]:
         query = {"type": "alphabeticalByName", "size": str(PAGE_ITEMS)}
-        offset = 0
-        while True:
-            reply = await self._get("getAlbumList2", query | folder | {"offset": str(offset)})
-            albums = items_of(reply, "albumList2", "album")
-            if not albums:
-                return
+
+        async def page_after(start: int) -> list[dict[str, Any]]:
+            reply = await self._get("getAlbumList2", query | folder | {"offset": str(start)})
+            return items_of(reply, "albumList2", "album")
+
+        async for albums in paged(page_after, "id"):
             for album in await asyncio.gather(
                 *(self._get("getAlbum", {"id": text_of(album, "id")}) for album in albums)
             ):
                 yield items_of(album, "album", "song")
-            offset += len(albums)
 
     async def _get(self, method: str, query: dict[str, str] | None = None) -> dict[str, Any]:
         await self._agree()
@@ -164,6 +168,7 @@ class SubsonicSource:
 
     async def _agree(self) -> None:
         """Find the log-in that the server understands, once."""
+        may_be_plain = self._config.plain_password and self._config.password is not None
         while not self._agreed:
             version, plain = self._version, self._plain
             try:
@@ -172,7 +177,7 @@ class SubsonicSource:
             except SubsonicError as error:
                 if error.number == 30 and version == VERSION != self._version:
                     continue
-                if error.number not in NO_TOKENS or plain or self._config.password is None:
+                if error.number not in NO_TOKENS or plain or not may_be_plain:
                     raise
                 if not self._plain:
                     log.warning("%s cannot check a salted password: it gets the password itself", self._at())
@@ -202,9 +207,8 @@ class SubsonicSource:
         config = self._config
         common = {"v": self._version, "c": "etude", "f": "json"}
         if config.api_key is not None:
-            return common | {"apiKey": config.api_key.get_secret_value().strip()}
-        assert config.password is not None, "checked when the source was made"
-        password = config.password.get_secret_value()
+            return common | {"apiKey": _text_of_secret(config.api_key).strip()}
+        password = _text_of_secret(config.password)
         if self._plain:
             return common | {"u": config.user, "p": "enc:" + password.encode().hex()}
         salt = secrets.token_hex(8)
@@ -216,7 +220,7 @@ class SubsonicSource:
         n_bytes = number_of(song, "size")
         tags = {"genre": text_of(song, "genre"), "date": text_of(song, "year")}
         return Track(
-            id=f"subsonic-{_hash(self._place, song_id, str(int(n_bytes)) if n_bytes else '')}",
+            id=f"subsonic-{digest(self._place, song_id, str(int(n_bytes)) if n_bytes else '')}",
             uri=f"subsonic://{self._place}/songs/{quote(song_id, safe='')}",
             title=text_of(song, "title") or song_id,
             artist=text_of(song, "displayAlbumArtist", "artist"),  # the album's: it names the work
@@ -239,6 +243,12 @@ class SubsonicSource:
         if number in (40, 44) or status == 401:
             what = "user name or password" if self._config.api_key is None else "API key"
             return f"{at} refuses the {what}: correct it"
+        salted = self._config.password is not None and not self._config.plain_password
+        if number in NO_TOKENS and salted and not self._agreed:
+            return (
+                f"{at} cannot check a salted password (error {number}): over https or at home set "
+                "plain_password to send the password itself"
+            )
         if number in NO_TOKENS | {43}:
             what = "password" if self._config.api_key is None else "API key"
             return f"{at} does not understand this log-in (error {number}): give another than the {what}"
@@ -253,6 +263,10 @@ class SubsonicSource:
         return f"{at} is out of reach: {error}"
 
 
+def _text_of_secret(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
+
+
 def _number_in(body: bytes) -> int | None:
     """The protocol's error number in an answer that should have been something else."""
     found = ERROR_NUMBER.search(body)
@@ -261,7 +275,3 @@ def _number_in(body: bytes) -> int | None:
 
 def _is_song(item: dict[str, Any]) -> bool:
     return bool(text_of(item, "id")) and not item.get("isDir") and not item.get("isVideo")
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]

@@ -24,6 +24,7 @@ from etude.teachers.base import Targets
 Table = Literal["embedding", "clap_embedding"]
 Provenance = Literal["musicnn", "clap_htsat", "clap_student"]
 
+UNIT = 1e-3  # a length this near to 1 is 1
 DIMS: dict[Table, int] = {"embedding": 200, "clap_embedding": 512}
 PROVENANCES: dict[Table, tuple[Provenance, ...]] = {
     "embedding": ("musicnn",),
@@ -84,7 +85,7 @@ class StoredTeacher:
         if row is None:
             raise BadAudio(f"it has no row in {self._config.table}")
         vector = read_vector(row["embedding"], self.dim)
-        return vector / np.linalg.norm(vector) if self.normalized else vector
+        return unit(vector) if self.normalized else vector
 
     def close(self) -> None:
         """Close the connection; the next vector opens another."""
@@ -106,6 +107,8 @@ class StoredTeacher:
                 raise OutOfReach(str(error)) from None
             except psycopg.OperationalError:
                 self.close()
+            except psycopg.ProgrammingError as error:  # the table has gone, or the right to read it
+                raise OutOfReach(f"{place_of(self._dsn)}: {error.diag.message_primary}") from None
         raise OutOfReach(f"the connection to {place_of(self._dsn)} broke twice")
 
 
@@ -121,6 +124,15 @@ def read_vector(data: bytes | None, dim: int) -> NDArray[np.float32]:
     if not vector.any():
         raise BadAudio("its stored vector is zero")
     return vector
+
+
+def unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A finite vector [dim] that is not zero, at length 1. Raises BadAudio if that cannot be."""
+    exact = vector.astype(np.float64)  # squares of float32 leave its range
+    scaled = (exact / np.linalg.norm(exact)).astype(np.float32)
+    if not abs(float(np.linalg.norm(scaled)) - 1) < UNIT:  # false for NaN, too
+        raise BadAudio("its stored vector cannot be brought to length 1")
+    return scaled
 
 
 def vectors_hash(config: StoredConfig) -> str:

@@ -17,10 +17,9 @@ from etude.audio.waveform import prepare_waveform
 from etude.errors import BadAudio, UserError
 from etude.sources.audiomuse_schema import connected, place_of, read_schema
 from etude.sources.base import Source, Track
-from etude.teachers.stored import DIMS, StoredTeacher, Table, read_vector
+from etude.teachers.stored import DIMS, UNIT, StoredTeacher, Table, read_vector
 
 SAMPLE = 2000  # vectors whose lengths are looked at
-UNIT = 1e-3  # a length this near to 1 is 1
 STUDENT_SINCE = "2026-03-10"  # AudioMuse-AI 0.9.0 writes the vectors of a student
 # CLAP's own front end, and with the frames closer together as AudioMuse-AI had them until then
 # (facts/audiomuse.md, b).
@@ -75,7 +74,7 @@ def _lengths(name: Table, stored: Sequence[bytes], dim: int) -> list[str]:
     norms, bad = [], 0
     for data in stored:
         try:
-            norms.append(float(np.linalg.norm(read_vector(data, dim))))
+            norms.append(float(np.linalg.norm(read_vector(data, dim).astype(np.float64))))
         except BadAudio:
             bad += 1
     said = [f"{name}: {bad} of {len(stored)} looked at are damaged"] if bad else []
