@@ -49,15 +49,16 @@ lint: .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# Most of what is installed is never imported: what is, Python compiles then (--no-compile saves a minute).
 # torch comes first and alone: asked for by another package, it would be several GB of CUDA.
 .venv/ready: pyproject.toml constraints.txt assets.txt
 	@command -v $(PYTHON) >/dev/null || { echo "etude: $(PYTHON) is not here: install Python 3.11, or set PYTHON=" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "etude: Python 3.11 is needed: set PYTHON= to its command" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install -q --no-deps --require-hashes -r assets.txt
+	$(BIN)/pip install -q --no-compile torch==2.13.0
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --no-compile --no-deps --require-hashes -r assets.txt
 	@touch $@
 
 clean: stop

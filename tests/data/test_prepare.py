@@ -129,6 +129,7 @@ def test_only_what_is_missing_is_done(demo: Experiment) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_second_teacher_adds_files_and_rewrites_none(demo: Experiment) -> None:
     job = prepare_job(demo)
     root = Path(job.store)

@@ -22,13 +22,13 @@ from etude.systems.student_clap import StudentClap
 from etude.tracking.mlflow import Tracking
 from etude.training.loop import train
 
+QUICK = StudentConfig(name="convnet", width=0.1, frame_stride=4)  # to export: mobilenet takes half a minute
+
 
 @pytest.fixture(scope="module")
 def settings(demo: Experiment) -> Experiment:
     data = demo.model_dump()
-    return Experiment(
-        **data | {"student": {"width": 0.1, "frame_stride": 4}, "training": {"epochs": 4, "batch_size": 4}}
-    )
+    return Experiment(**data | {"student": QUICK, "training": {"epochs": 4, "batch_size": 4}})
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +131,6 @@ def test_publishing_registers_and_the_better_one_is_champion(
     settings: Experiment, splits: Splits, mlflow_uri: str, tmp_path: Path
 ) -> None:
     tracking = Tracking(mlflow_uri, "publish-tests")
-    quick = StudentConfig(name="convnet", width=0.1, frame_stride=4)  # to export; the gate has the other
-    settings = settings.model_copy(update={"student": quick})
     teacher = load_teacher(settings)
 
     def checkpoint(name: str, spoil: bool) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from pydantic import SecretStr
 
 from etude.inference.vectors import VectorFolder
@@ -15,6 +16,7 @@ from etude.sources.base import Track
 from tests.support.audiomuse_db import PASSWORD, Analysed, audiomuse_database, vector_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 
 
 def run(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -100,7 +100,9 @@ def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
         StudentConfig.model_validate(wrong)
 
 
-@pytest.mark.parametrize(("name", "normalize"), [("mobilenet", False), ("convnet", True)])
+@pytest.mark.parametrize(
+    ("name", "normalize"), [pytest.param("mobilenet", False, marks=pytest.mark.slow), ("convnet", True)]
+)
 def test_onnx_gives_the_same_embeddings_for_any_batch(tmp_path: Path, name: str, normalize: bool) -> None:
     student, path = _student(name, normalize=normalize), tmp_path / "student.onnx"
     program = torch.onnx.export(

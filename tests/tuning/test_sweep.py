@@ -61,6 +61,7 @@ def test_a_sweep_ends_with_runs_table_plot_and_addresses(demo: Experiment, mlflo
     assert "trials:" in (result.folder / "sweep.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_does_not_end_the_sweep(demo: Experiment, mlflow_uri: str) -> None:
     space = {**SPACE, "training.learning_rate": Distribution(choice=[2e-3, 1e30])}
     settings = settings_for(demo, "failing", space, trials=5)
