@@ -217,10 +217,10 @@ def test_a_folder_can_hold_the_audio(folder: Path) -> None:
         fetch("fp_6")
 
 
-def test_a_wrong_mount_shows_as_files_without_rows(folder: Path) -> None:
+def test_a_wrong_mount_shows_as_files_without_rows(folder: Path, tmp_path: Path) -> None:
     database = audiomuse_database("current", [Analysed("fp_1", file_path="/data/b.flac")])
     config = AudioMuseConfig(dsn=SecretStr(database.dsn), audio=FolderConfig(path=folder), mounted_at="/x")
-    assert coverage(config)[1].startswith("1 rows have no audio: /data/b.flac")
+    assert coverage(config, tmp_path)[1].startswith("1 rows have no audio: /data/b.flac")
 
 
 def test_the_path_of_the_chosen_server_goes_first(folder: Path) -> None:
@@ -258,7 +258,7 @@ def test_fetching_asks_the_media_server_for_its_own_id(tmp_path: Path) -> None:
     assert audio_only.startswith(f"1 files have no row: {ITEMS[1]}")
 
 
-def test_what_only_one_side_has_is_said(folder: Path) -> None:
+def test_what_only_one_side_has_is_said(folder: Path, tmp_path: Path) -> None:
     rows = [
         Analysed("fp_1", file_path="b.flac"),
         Analysed("fp_2", file_path="gone.flac"),
@@ -267,7 +267,7 @@ def test_what_only_one_side_has_is_said(folder: Path) -> None:
     ]
     database = audiomuse_database("current", rows)
     config = AudioMuseConfig(dsn=SecretStr(database.dsn), audio=FolderConfig(path=folder))
-    both, rows_only, audio_only, skipped = coverage(config)
+    both, rows_only, audio_only, skipped = coverage(config, tmp_path)
     assert both.startswith("1 tracks have both")
     assert rows_only.startswith("2 rows have no audio")
     assert audio_only.startswith("1 files have no row")

@@ -5,14 +5,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from etude.errors import BadAudio, OutOfReach
+from etude.sources import FolderConfig, build_source
 from etude.sources.audiomuse import AudioMuseConfig, AudioMuseSource, file_below
-from etude.sources.base import Source
-from etude.sources.folder import FolderConfig, FolderSource
-from etude.sources.jellyfin import JellyfinConfig, JellyfinSource
-from etude.sources.subsonic import SubsonicSource
 
 
-def coverage(config: AudioMuseConfig, cache: Path | None = None) -> list[str]:
+def coverage(config: AudioMuseConfig, cache: Path) -> list[str]:
     """List both sides whole and say, a sentence each, what only one of them has.
 
     Raises UserError if either cannot be listed.
@@ -43,18 +40,11 @@ def _rows(source: AudioMuseSource, config: AudioMuseConfig) -> Iterator[str]:
             yield stored  # of another place: no file has this name
 
 
-def _audio(config: AudioMuseConfig, cache: Path | None) -> Iterator[str]:
-    audio = config.audio
-    listed: Source
-    if isinstance(audio, FolderConfig):
-        for track in FolderSource(audio).tracks():
-            yield unquote(urlsplit(track.uri).path, errors="surrogateescape")
-        return
-    listed = (
-        JellyfinSource(audio, cache) if isinstance(audio, JellyfinConfig) else SubsonicSource(audio, cache)
-    )
-    for track in listed.tracks():
-        yield unquote(track.uri.rsplit("/", 1)[-1])
+def _audio(config: AudioMuseConfig, cache: Path) -> Iterator[str]:
+    in_folder = isinstance(config.audio, FolderConfig)
+    for track in build_source(config.audio, cache).tracks():
+        path = urlsplit(track.uri).path if in_folder else track.uri.rsplit("/", 1)[-1]
+        yield unquote(path, errors="surrogateescape")
 
 
 def _some(names: set[str]) -> str:
