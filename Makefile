@@ -25,8 +25,8 @@ tune: up
 	@$(LOCAL) --library submit -- python jobs/tune_audio.py $(ARGS)
 
 train: up
-	@test -f "$(ETUDE_HOME)/winner.yaml" || { echo "etude: there is no winner yet: run make tune first" >&2; exit 2; }
-	@$(LOCAL) submit -- python jobs/train_audio.py --config "$(ETUDE_HOME)/winner.yaml" \
+	@test -f "$(ETUDE_HOME)/winners/student-clap.yaml" || { echo "etude: there is no winner yet: run make tune first" >&2; exit 2; }
+	@$(LOCAL) submit -- python jobs/train_audio.py --config "$(ETUDE_HOME)/winners/student-clap.yaml" \
 	  --training.epochs $(EPOCHS) --workers.workers $(WORKERS) $(ARGS)
 
 prepare: up

@@ -31,14 +31,14 @@ from etude.config import load
 from etude.data.features import Featurize
 from etude.data.plan import Job
 from etude.data.prepare import PrepareReport, prepare
-from etude.experiment import Experiment, prepare_job
+from etude.experiments.audio import AudioExperiment, prepare_job
 from etude.services.session import connect
 from etude.sources import FolderConfig, build_source
 
 
 def library(home: Path, copies: int) -> tuple[Path, float]:
     """A folder with every piece of the demo library `copies` times, and its length in seconds of audio."""
-    settings = load(Experiment, ["--home", str(home)])
+    settings = load(AudioExperiment, ["--home", str(home)])
     source = build_source(settings.source, settings.cache)
     folder = home / "benchmark-library"
     shutil.rmtree(folder, ignore_errors=True)
@@ -64,13 +64,13 @@ def loop(job: Job, files: list[Path], together: Barrier) -> float:
     """Seconds of one process; it starts when all are ready."""
     tracks = {Path(track.uri).name: track for track in build_source(job.source, job.cache).tracks()}
     options = job.prepare
-    featurize = Featurize(job.recipe, job.teacher, options.min_duration_s, options.silence_dbfs)
+    featurize = Featurize(job.recipe, job.teachers, options.min_duration_s, options.silence_dbfs)
     torch.set_num_threads(1)
-    featurize.features(files[0].read_bytes(), tracks[files[0].name], mel=True, targets=True)
+    featurize.features(files[0].read_bytes(), tracks[files[0].name], mel=True, targets=[True])
     together.wait()
     start = time.perf_counter()
     for file in files:
-        featurize.features(file.read_bytes(), tracks[file.name], mel=True, targets=True)
+        featurize.features(file.read_bytes(), tracks[file.name], mel=True, targets=[True])
     return time.perf_counter() - start
 
 
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
     files = sorted(folder.iterdir())
     cores = int(ray.cluster_resources()["CPU"])
     with tempfile.TemporaryDirectory() as store:
-        settings = Experiment(home=chosen.home, source=FolderConfig(name="folder", path=folder))
+        settings = AudioExperiment(home=chosen.home, source=FolderConfig(name="folder", path=folder))
         job = replace(prepare_job(settings), store=store)
         sampled = files[:: max(1, len(files) // 60)]
         share = len(files) / len(sampled)

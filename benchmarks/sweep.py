@@ -19,13 +19,18 @@ import torch
 from etude.cli import Progress, guarded, say
 from etude.config import load
 from etude.data.prepare import prepare
-from etude.experiment import prepare_job
+from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.base import part
 from etude.services.session import connect, open_tracking
 from etude.training.checkpoint import load_latest
 from etude.tuning.sweep import finish, run_sweep, trial_folder
-from etude.tuning.trial import SweepExperiment
+from etude.workflow import TuneSettings
 
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "audio.yaml"
+
+
+class Benchmark(TuneSettings, AudioExperiment):
+    """The main job's sweep."""
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +42,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--home", type=Path, default=Path("~/.local/share/etude-benchmark").expanduser())
     chosen = parser.parse_args(argv)
     settings = load(
-        SweepExperiment,
+        Benchmark,
         [
             "--home", str(chosen.home), "--sweep.name", "benchmark", "--sweep.trials", str(chosen.trials),
             "--training.epochs", str(chosen.epochs),
@@ -47,9 +52,9 @@ def main(argv: list[str]) -> int:
     connect(settings.home)
     torch.set_num_threads(1)
     prepare(prepare_job(settings), Progress("prepare"))
-    tracking = open_tracking(settings, "benchmark")
+    tracking = open_tracking(settings)
     start = time.perf_counter()
-    result = run_sweep(settings, tracking, {}, say)
+    result = run_sweep(part(settings, AudioExperiment), settings.sweep, tracking, {}, say)
     wall_s = time.perf_counter() - start
     finish(result, {"benchmark": True})
     compute = []

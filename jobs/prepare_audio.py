@@ -14,19 +14,19 @@ from etude.cli import Progress, guarded, say
 from etude.config import load
 from etude.data.plan import plan
 from etude.data.prepare import prepare
-from etude.experiment import Experiment, pinned, prepare_job
+from etude.experiments.audio import AudioExperiment, prepare_job
 from etude.services.session import connect
 from etude.summary import prepare_summary
 
 
-class PrepareAudio(Experiment):
+class PrepareAudio(AudioExperiment):
     """Prepare a library for training. Files: --config FILE.yaml. Environment: ETUDE_SOURCE__PIECES=200."""
 
     plan: bool = False
 
 
 def main(argv: list[str]) -> int:
-    settings = pinned(load(PrepareAudio, argv))
+    settings = load(PrepareAudio, argv).pinned()
     job = prepare_job(settings)
     if settings.plan:
         say(plan(job).describe(os.cpu_count() or 1))

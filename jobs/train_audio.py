@@ -1,7 +1,8 @@
-"""Train one student through Ray Train, export and register it.
+"""Train one audio student through Ray Train, export and register it.
 
-    python jobs/train_audio.py --config ~/.local/share/etude/winner.yaml --training.epochs 60
-    python jobs/train_audio.py --student.width 0.6 --run wide
+    python jobs/train_audio.py --config ~/.local/share/etude/winners/student-clap.yaml --training.epochs 60
+    python jobs/train_audio.py --student.width 0.6 --training.stage2_epochs 10 --run wide
+    python jobs/train_audio.py --training.start_from runs/wide-.../best.pt --training.reset optimizer,schedule
 
 The library must be prepared (jobs/prepare_audio.py, or the sweep did it). A run that was cut off resumes
 under the same name; `--run` names another. All keys: --help.
@@ -9,49 +10,24 @@ under the same name; `--run` names another. All keys: --help.
 
 import sys
 
-from pydantic import Field
-
 from etude.cli import guarded, say
 from etude.config import load
-from etude.experiment import Experiment, fingerprint, load_teacher, open_data, pinned
-from etude.export.publish import publish
-from etude.services.session import connect, open_tracking
-from etude.summary import export_folder, student_summary
-from etude.tracking.git import git_commit
-from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.experiments.audio import AudioExperiment
+from etude.export.audio import AudioRelease
+from etude.summary import student_summary, training_plan
+from etude.workflow import TrainSettings, train_and_publish
 
 
-class TrainAudio(Experiment):
+class TrainAudio(TrainSettings, AudioExperiment):
     """Train one student. Files: --config FILE.yaml. Environment: ETUDE_STUDENT__WIDTH=0.6."""
-
-    plan: bool = False
-    run: str = Field(
-        "train", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="names the run; the same resumes"
-    )
-    workers: WorkersConfig = WorkersConfig()
 
 
 def main(argv: list[str]) -> int:
-    settings = pinned(load(TrainAudio, argv))
-    splits = open_data(settings, load_teacher(settings))
+    settings = load(TrainAudio, argv)
     if settings.plan:
-        say(
-            f"{len(splits.train)} training tracks, {splits.train.n_segments} segments, "
-            f"{settings.training.epochs} epochs"
-        )
+        say(training_plan(settings.pinned().open()))
         return 0
-    dashboard = connect(settings.home)
-    tracking = open_tracking(settings, "etude-student-clap")
-    name = f"{settings.run}-{fingerprint(settings, splits)}"
-    folder = settings.home / "runs" / name
-    tags = {"git_commit": git_commit(), "etude.kind": "train"}
-    run_id = tracking.run(name, name, tags=tags)
-    tracking.log_params(run_id, settings.model_dump())
-    say(f"run {name}: {tracking.run_url(run_id)}\nRay dashboard: {dashboard}")
-    best = train_on_workers(settings, settings.workers, folder, tracking.uri, "etude-student-clap", run_id)
-    published = publish(settings, splits, best, tracking, run_id, export_folder(settings.home, name), tags)
-    tracking.end(run_id, "FINISHED")
-    say(student_summary(published))
+    say(student_summary(train_and_publish(settings, AudioExperiment, AudioRelease)))
     return 0
 
 

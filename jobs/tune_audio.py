@@ -13,50 +13,36 @@ import sys
 from pathlib import Path
 
 from etude.cli import Progress, guarded, say
-from etude.config import load, save
+from etude.config import load
 from etude.data.plan import plan
 from etude.data.prepare import prepare
-from etude.experiment import TrackingConfig, load_teacher, open_data, pinned, prepare_job
-from etude.export.publish import publish
-from etude.services.session import connect, open_tracking
-from etude.summary import export_folder, prepare_summary, student_summary
-from etude.tracking.git import git_commit
-from etude.tuning.report import sweep_report
-from etude.tuning.sweep import draw, finish, run_sweep
-from etude.tuning.trial import SweepExperiment
+from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.base import part
+from etude.export.audio import AudioRelease
+from etude.services.session import connect
+from etude.summary import prepare_summary, student_summary
+from etude.tuning.sweep import draw
+from etude.workflow import TuneSettings, tune_and_publish
 
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "audio.yaml"
 
 
-class TuneAudio(SweepExperiment):
+class TuneAudio(TuneSettings, AudioExperiment):
     """Search students for a library. Files: --config FILE.yaml. Environment: ETUDE_SWEEP__TRIALS=20."""
-
-    plan: bool = False
 
 
 def main(argv: list[str]) -> int:
-    settings = pinned(load(TuneAudio, argv, defaults={"sweep": SPACE}))
-    draw(settings, (settings.seed, 0))  # a space that does not fit is told before any work
+    settings = load(TuneAudio, argv, defaults={"sweep": SPACE}).pinned()
+    drawn = draw(part(settings, AudioExperiment), settings.sweep, (settings.seed, 0))
     job = prepare_job(settings)
     if settings.plan:
         say(plan(job).describe(os.cpu_count() or 1))
-        say(f"then {settings.sweep.trials} trials of at most {settings.training.epochs} epochs")
+        say(f"then {len(drawn)} trials of at most {settings.training.most_epochs} epochs")
         return 0
-    dashboard = connect(settings.home)
-    tracking = open_tracking(settings, "etude-student-clap")
+    connect(settings.home)
     say(prepare_summary(prepare(job, Progress("prepare")), job.store))
-    sweep = run_sweep(settings, tracking, {"git_commit": git_commit()}, say)
-    winner = sweep.winner
-    splits = open_data(winner.settings, load_teacher(winner.settings))
-    published = publish(
-        winner.settings, splits, sweep.checkpoint(winner), tracking, sweep.trial_runs[winner.number],
-        export_folder(settings.home, sweep.name), {"git_commit": git_commit(), "sweep": sweep.name},
-    )  # fmt: skip
-    save(winner.settings.model_copy(update={"tracking": TrackingConfig()}), settings.home / "winner.yaml")
-    say(sweep_report(sweep, tracking))
-    say(student_summary(published))
-    say(f"Ray dashboard:     {dashboard}\nnext: make train (the winner's configuration, longer), make stop")
-    finish(sweep, {"winner": winner.number, "version": published.model.version})
+    say(student_summary(tune_and_publish(settings, AudioExperiment, AudioRelease)))
+    say("next: make train (the winner's configuration, longer), make stop")
     return 0
 
 

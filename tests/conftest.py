@@ -26,7 +26,7 @@ from music21 import corpus
 
 from etude.config import load
 from etude.data.prepare import prepare
-from etude.experiment import Experiment, prepare_job
+from etude.experiments.audio import AudioExperiment, prepare_job
 from etude.services import daemon
 from etude.services.local import mlflow_server
 
@@ -72,10 +72,10 @@ def mlflow_uri(home: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def demo(home: Path, ray_session: None) -> Experiment:
+def demo(home: Path, ray_session: None) -> AudioExperiment:
     """Nine pieces of the demo library, 11 s each, prepared by the real pipeline with the real teacher."""
     settings = load(
-        Experiment,
+        AudioExperiment,
         [
             "--home",
             str(home),

@@ -19,8 +19,14 @@ from etude.config import (
     with_overrides,
 )
 from etude.errors import UserError
-from etude.experiment import Experiment
-from etude.tuning.trial import SweepExperiment, trial_settings
+from etude.experiments.audio import AudioExperiment
+from etude.experiments.base import part
+from etude.tuning.trial import trial_settings
+from etude.workflow import TuneSettings
+
+
+class TuneAudio(TuneSettings, AudioExperiment):
+    """As the job has it."""
 
 
 def write(path: Path, text: str) -> Path:
@@ -30,7 +36,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
     settings = load(
-        Experiment, ["--config", str(write(tmp_path / "c.yaml", "training: {learning_rate: 1e-4}"))]
+        AudioExperiment, ["--config", str(write(tmp_path / "c.yaml", "training: {learning_rate: 1e-4}"))]
     )
     assert settings.training.learning_rate == pytest.approx(1e-4)
     assert read_yaml(write(tmp_path / "d.yaml", "a: [1e-4, 2E3, -1e2, 1.5e-3, .5, e5, 1e]")) == {
@@ -43,7 +49,7 @@ def test_command_line_wins_over_environment_over_file(
 ) -> None:
     path = write(tmp_path / "c.yaml", "student: {width: 0.2, dropout: 0.3}\nseed: 5")
     monkeypatch.setenv("ETUDE_STUDENT__WIDTH", "0.5")
-    settings = load(Experiment, ["--config", str(path), "--student.dropout", "0.4"])
+    settings = load(AudioExperiment, ["--config", str(path), "--student.dropout", "0.4"])
     assert (settings.student.width, settings.student.dropout, settings.seed) == (0.5, 0.4, 5)
 
 
@@ -57,7 +63,7 @@ def test_names_in_yaml_come_from_the_environment_or_dotenv(
     path = write(
         tmp_path / "c.yaml", "source: {name: folder, path: '${MUSIC}/a$$b'}\ntracking: {uri: '${SERVER}'}"
     )
-    settings = load(Experiment, ["--config", str(path)])
+    settings = load(AudioExperiment, ["--config", str(path)])
     assert str(settings.source.path) == "/music/a$b"
     assert settings.tracking.uri == "http://127.0.0.1:1"
     monkeypatch.delenv("SERVER")
@@ -66,9 +72,9 @@ def test_names_in_yaml_come_from_the_environment_or_dotenv(
 def test_the_environment_does_not_reach_what_code_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial's drawn width must not silently become the environment's."""
     monkeypatch.setenv("ETUDE_STUDENT__WIDTH", "0.5")
-    settings = load(SweepExperiment, ["--student.dropout", "0.2"])
+    settings = load(TuneAudio, ["--student.dropout", "0.2"])
     assert settings.student.width == 0.5
-    assert trial_settings(settings, {"student.width": 0.3}).student.width == 0.3
+    assert trial_settings(part(settings, AudioExperiment), {"student.width": 0.3}).student.width == 0.3
 
 
 @pytest.mark.parametrize(
@@ -91,7 +97,7 @@ def test_the_environment_does_not_reach_what_code_decides(monkeypatch: pytest.Mo
 )
 def test_what_is_wrong_is_one_sentence(argv: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
-        load(Experiment, argv)
+        load(AudioExperiment, argv)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -99,7 +105,7 @@ def test_what_is_wrong_is_one_sentence(argv: list[str], said: str) -> None:
 def test_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", "training: {lerning_rate: 0.1}")
     with pytest.raises(UserError, match=r"training\.lerning_rate; did you mean training\.learning_rate\?"):
-        load(Experiment, ["--config", str(path)])
+        load(AudioExperiment, ["--config", str(path)])
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: ${NOT_SET_ANYWHERE}"])
@@ -110,9 +116,11 @@ def test_broken_files_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_what_is_saved_loads_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ETUDE_HOME")
-    settings = load(Experiment, ["--student.width", "0.3", "--source.pieces", "7", "--home", str(tmp_path)])
+    settings = load(
+        AudioExperiment, ["--student.width", "0.3", "--source.pieces", "7", "--home", str(tmp_path)]
+    )
     save(settings, tmp_path / "c.yaml")
-    assert load(Experiment, ["--config", str(tmp_path / "c.yaml")]) == settings
+    assert load(AudioExperiment, ["--config", str(tmp_path / "c.yaml")]) == settings
 
 
 def test_secrets_are_masked_everywhere(tmp_path: Path) -> None:
@@ -148,7 +156,7 @@ def test_the_env_file_beside_a_configuration_is_read(tmp_path: Path, monkeypatch
     monkeypatch.delenv("BESIDE")  # so that it is taken away again
     (tmp_path / ".env").write_text("BESIDE=7\n")
     path = write(tmp_path / "c.yaml", "source: {pieces: '${BESIDE}'}")
-    assert load(Experiment, ["--config", str(path)]).source.pieces == 7
+    assert load(AudioExperiment, ["--config", str(path)]).source.pieces == 7
 
 
 @pytest.mark.parametrize(
@@ -216,14 +224,14 @@ def test_what_is_wrong_in_a_section_within_a_section_is_named_as_its_user_writes
     argv: list[str], said: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        load(Experiment, argv)
+        load(AudioExperiment, argv)
     assert said in str(caught.value)
 
 
 def test_an_unknown_key_within_is_named_without_the_members(tmp_path: Path) -> None:
     text = "source: {name: audiomuse, dsn: 'postgresql://h/d', audio: {name: emby, url: 'http://h', tokn: t}}"
     with pytest.raises(UserError, match=r"key source\.audio\.tokn; did you mean source\.audio\.token"):
-        load(Experiment, ["--config", str(write(tmp_path / "c.yaml", text))])
+        load(AudioExperiment, ["--config", str(write(tmp_path / "c.yaml", text))])
 
 
 def test_a_variable_without_effect_is_told(
@@ -231,7 +239,7 @@ def test_a_variable_without_effect_is_told(
 ) -> None:
     monkeypatch.setenv("ETUDE_STUDNT__WIDTH", "0.3")
     monkeypatch.setenv("ETUDE_STUDENT__WIDTH", "0.3")
-    load(Experiment, [])
+    load(AudioExperiment, [])
     (record,) = caplog.records
     assert "ETUDE_STUDNT__WIDTH is set and has no effect" in record.message
     assert "did you mean student.width?" in record.message
@@ -243,7 +251,7 @@ def test_a_submitted_jobs_variables_come_in_a_private_file(
     (tmp_path / "job.env").write_text("ETUDE_STUDENT__WIDTH='0.7'\n")
     monkeypatch.setenv("ETUDE_STUDENT__WIDTH", "0.3")
     monkeypatch.setenv(PRIVATE_ENVIRONMENT, str(tmp_path / "job.env"))
-    assert load(Experiment, []).student.width == 0.7
+    assert load(AudioExperiment, []).student.width == 0.7
 
 
 def test_dotted_overrides_leave_the_rest() -> None:
@@ -255,13 +263,15 @@ def test_dotted_overrides_leave_the_rest() -> None:
 
 def test_a_dollar_in_a_path_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ETUDE_HOME")
-    settings = load(Experiment, ["--source.name", "folder", "--source.path", str(tmp_path / "A$AP ${X}")])
+    settings = load(
+        AudioExperiment, ["--source.name", "folder", "--source.path", str(tmp_path / "A$AP ${X}")]
+    )
     save(settings, tmp_path / "c.yaml")
-    assert load(Experiment, ["--config", str(tmp_path / "c.yaml")]) == settings
+    assert load(AudioExperiment, ["--config", str(tmp_path / "c.yaml")]) == settings
 
 
 def test_a_relative_library_means_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials run in folders of their own, where `music` would be another place."""
     monkeypatch.chdir(tmp_path)
-    settings = load(Experiment, ["--source.name", "folder", "--source.path", "music"])
+    settings = load(AudioExperiment, ["--source.name", "folder", "--source.path", "music"])
     assert settings.source.path == tmp_path / "music"

@@ -16,7 +16,7 @@ from etude.tuning.journal import Journal
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = [
     "--source.pieces", "9", "--source.max_duration_s", "11", "--sweep.trials", "3", "--training.epochs", "4",
-    "--training.segments_per_track", "2", "--sweep.name", "killed",
+    "--sampling.segments_per_track", "2", "--sweep.name", "killed",
 ]  # fmt: skip
 
 

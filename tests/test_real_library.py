@@ -17,7 +17,8 @@ from etude.audio.recipe import FeatureRecipe
 from etude.audio.segment import segments_of
 from etude.config import save
 from etude.data.prepare import prepare
-from etude.experiment import Experiment, build_system, identity, load_teacher, open_data, pinned, prepare_job
+from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.export.audio import AudioRelease
 from etude.export.publish import publish
 from etude.inference.library import Limits, embed_library
 from etude.inference.student import Student
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def pieces(demo: Experiment) -> dict[str, bytes]:
+def pieces(demo: AudioExperiment) -> dict[str, bytes]:
     """Nine pieces of real music as FLAC files, by title."""
     source = build_source(demo.source, demo.cache)
     return {track.title: asyncio.run(source.fetch(track)) for track in source.tracks()}
@@ -98,50 +99,47 @@ def test_from_a_database_and_a_server_to_vectors_and_back(
     caplog.set_level(logging.DEBUG)
     with serve(pieces, tmp_path) as (audio, database):
         home = tmp_path / "home"
-        settings = pinned(
-            Experiment(
-                home=home,
-                source=AudioMuseConfig.model_validate({"dsn": database.dsn, "audio": audio}),
-                teacher=StoredConfig(table="embedding"),
-                student=StudentConfig(name="convnet", width=0.1, frame_stride=4),
-                training=TrainingConfig(epochs=2, batch_size=4),
-            )
-        )
+        settings = AudioExperiment(
+            home=home,
+            source=AudioMuseConfig.model_validate({"dsn": database.dsn, "audio": audio}),
+            teacher=StoredConfig(table="embedding"),
+            student=StudentConfig(name="convnet", width=0.1, frame_stride=4),
+            training=TrainingConfig(epochs=2, batch_size=4),
+        ).pinned()
         report = prepare(prepare_job(settings), lambda done, total, seconds: None)
         assert (report.prepared, report.total) == (len(pieces), len(pieces))
 
-        teacher = load_teacher(settings)
-        splits = open_data(settings, teacher)
-        system = build_system(settings, teacher, seed=0)
+        study = settings.open()
+        splits = study.splits
         losses: list[float] = []
         train(
-            system, splits, settings.training, seed=0, folder=home / "run",
+            study.system(seed=0), study, settings.training, seed=0, folder=home / "run",
             report=lambda metrics, path: losses.append(metrics["train/loss"]),
-            identity=identity(settings, teacher, splits),
+            identity=study.identity(),
         )  # fmt: skip
         assert losses[1] < losses[0]
         tracking = Tracking(mlflow_uri, f"library-{serve.__name__}")
         run_id = tracking.run("run", "run")
         tracking.log_params(run_id, settings.model_dump())
-        published = publish(settings, splits, home / "run" / "best.pt", tracking, run_id, home / "out", {})
+        published = publish(AudioRelease(study), home / "run" / "best.pt", tracking, run_id, home / "out", {})
         save(settings, home / "winner.yaml")
 
         # A new vector makes all targets new, and none of them needs the audio again.
         (some,) = database.execute("SELECT item_id FROM embedding ORDER BY 1 LIMIT 1")[0]
         database.execute("UPDATE embedding SET embedding = %s WHERE item_id = %s", [b"\0" * 799, some])
-        changed = pinned(settings.model_copy(update={"teacher": StoredConfig(table="embedding")}))
+        changed = settings.model_copy(update={"teacher": StoredConfig(table="embedding")}).pinned()
         monkeypatch.setattr("etude.data.prepare._rows", lambda *_: pytest.fail("audio was asked for"))
         again = prepare(prepare_job(changed), lambda done, total, seconds: None)
         assert (again.prepared, len(again.quarantined)) == (len(pieces) - 1, 1)
         assert again.quarantined[0].reason == "its stored vector has 799 bytes instead of 800"
-        assert load_teacher(changed).id != teacher.id
+        assert changed.open().teacher.id != study.teacher.id
         known = {row.track.id: row for row in (*splits.train, *splits.validation, *splits.test)}
-        renewed = open_data(changed, load_teacher(changed))
+        renewed = changed.open().splits
         for row in (*renewed.train, *renewed.validation, *renewed.test):
             np.testing.assert_array_equal(row.segment_targets, known[row.track.id].segment_targets)
 
         before = database.contents()
-        student = Student(published.waveform_onnx, 3.5, -60.0)
+        student = Student(published.files[1], 3.5, -60.0)
         source = build_source(settings.source, settings.cache)
         folder = VectorFolder(home / "vectors", student.hash, student.dim)
         embedded = embed_library(

@@ -8,6 +8,7 @@ import numpy as np
 from etude.evaluation.metrics import Metrics, evaluate
 from etude.export.parity import Parity
 from etude.export.publish import Published
+from etude.students.cost import Cost
 from etude.summary import student_summary
 from etude.tracking.mlflow import ModelVersion
 
@@ -16,7 +17,8 @@ def published(test: Metrics) -> Published:
     parity = {"waveform": Parity(5, 0.99999, 1e-6, True)}
     model = ModelVersion("etude-student-clap", "3", "models:/etude-student-clap/3")
     path = Path("student.onnx")
-    return Published(path, path, path, test, test, parity, 920_000, 41e6, model, True, "it is the first")
+    cost = Cost(920_000, 41_000_000)
+    return Published(path, (path,), test, test, parity, cost, model, True, "it is the first")
 
 
 def metrics(n_tracks: int) -> Metrics:

@@ -1,6 +1,6 @@
 """How a configuration is read: defaults, then YAML files, then the environment, then the command line.
 
-Sections are pydantic models that live beside what they configure; `etude.experiment` composes them.
+Sections are pydantic models that live beside what they configure; `etude.experiments` composes them.
 
     settings = load(Experiment, ["--config", "my.yaml", "--student.width", "0.6"])
 
@@ -325,16 +325,25 @@ def mask(value: Any) -> Any:
 
 def save(config: BaseModel, path: Path) -> None:
     """Write the resolved configuration as YAML, its secrets left out: they come from .env again."""
-    text = yaml.safe_dump(mask(_without_secrets(config)), sort_keys=False)
+    text = yaml.safe_dump(mask(without_secrets(config)), sort_keys=False)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text.replace("$", "$$"))  # `read_yaml` substitutes names
     os.replace(temporary, path)
 
 
-def _without_secrets(config: BaseModel) -> dict[str, Any]:
+def without_secrets(config: BaseModel) -> dict[str, Any]:
+    """The fields of a model, nested models as mappings, without those that hold a secret."""
     values = {name: getattr(config, name) for name in type(config).model_fields}
     return {
-        name: _without_secrets(value) if isinstance(value, BaseModel) else value
+        name: _models_without_secrets(value)
         for name, value in values.items()
         if not isinstance(value, SecretStr)
     }
+
+
+def _models_without_secrets(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return without_secrets(value)
+    if isinstance(value, list | tuple):
+        return [_models_without_secrets(item) for item in value]
+    return value

@@ -3,23 +3,28 @@
 import json
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from etude.audio.recipe import FeatureRecipe
+from etude.config import load
 from etude.data import catalogue
 from etude.data.catalogue import Catalogue
 from etude.data.plan import FEATURE_BYTES_A_SECOND, TARGET_BYTES_A_SECOND, TYPICAL_S, Plan, compare, plan
 from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
-from etude.experiment import Experiment, prepare_job
+from etude.experiments.audio import AudioExperiment, prepare_job
 from etude.sources import FolderConfig
 from etude.sources.base import Track
+from etude.teachers import MusiCNNConfig
 
 RECIPE = FeatureRecipe()
 FEATURES, TARGETS = PARTS = features_part(RECIPE), targets_part("made-up-0", RECIPE)
+OTHER = targets_part("made-up-1", RECIPE)
+THREE = (*PARTS, OTHER)
 
 
 class Listed:
@@ -48,9 +53,10 @@ def commit(store: Store, part: str, *ids: str) -> None:
     store.write_shard(part, pa.table({"track_id": list(ids)}))
 
 
-def missing(planned: Plan) -> list[tuple[str, bool, bool]]:
+def missing(planned: Plan) -> list[tuple[str, bool, ...]]:
+    """Track, whether its features are needed, and for each teacher whether its targets are."""
     rows = pa.concat_tables(planned.items(planned.missing)).to_pylist()
-    return [(row["track_id"], row["need_features"], row["need_targets"]) for row in rows]
+    return [(row["track_id"], row["need_features"], *row["need_targets"]) for row in rows]
 
 
 def test_each_track_is_missing_both_one_or_nothing(tmp_path: Path) -> None:
@@ -71,10 +77,12 @@ def test_what_is_in_quarantine_is_left_alone_unless_asked_for(tmp_path: Path) ->
     source = Listed(*map(track, "ab"))
     planned = compare(source, store, PARTS, RECIPE.id, again=False)
     assert missing(planned) == [("b", True, True)]
-    assert (planned.quarantined, planned.again, planned.found) == ({"a": bad["a"]}, {}, 0)
+    assert (planned.quarantined, planned.found) == ({"a": bad["a"]}, 0)
+    assert planned.again == {RECIPE.id: {}, TARGETS: {}}
     planned = compare(source, store, PARTS, RECIPE.id, again=True)
     assert [row[0] for row in missing(planned)] == ["a", "b"]
-    assert (planned.quarantined, planned.again, planned.found) == ({}, {"a": bad["a"]}, 0)
+    assert (planned.quarantined, planned.found) == ({}, 0)
+    assert planned.again == {RECIPE.id: {"a": bad["a"]}, TARGETS: {}}
 
 
 def test_what_one_teacher_cannot_use_says_nothing_about_another(tmp_path: Path) -> None:
@@ -85,12 +93,99 @@ def test_what_one_teacher_cannot_use_says_nothing_about_another(tmp_path: Path) 
     assert compare(Listed(track("c")), store, other_teacher, RECIPE.id, again=False).todo == 1
 
 
+def test_each_teacher_lacks_what_it_lacks(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    commit(store, FEATURES, "a", "b", "c")
+    commit(store, TARGETS, "a", "b")
+    commit(store, OTHER, "a", "c")
+    planned = compare(Listed(*map(track, "abcd")), store, THREE, RECIPE.id, again=False)
+    assert missing(planned) == [
+        ("b", False, False, True),
+        ("c", False, True, False),
+        ("d", True, True, True),
+    ]
+    assert (planned.todo, planned.found, planned.seconds) == (3, 1, 180.0)
+    assert planned.n_bytes == 60 * FEATURE_BYTES_A_SECOND + 4 * 60 * TARGET_BYTES_A_SECOND
+
+
+def test_a_teacher_that_cannot_use_a_track_keeps_it_from_no_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    refused = {name: Quarantined(name, "u", "t", "teacher", "too short") for name in "bcd"}
+    store.write_quarantine(RECIPE.id, [Quarantined("a", "u", "t", "decode", "empty file")])
+    store.write_quarantine(TARGETS, [refused["b"], refused["d"]])
+    store.write_quarantine(OTHER, [refused["c"], refused["d"]])
+    planned = compare(Listed(*map(track, "abcde")), store, THREE, RECIPE.id, again=False)
+    assert missing(planned) == [
+        ("b", True, False, True),
+        ("c", True, True, False),
+        ("e", True, True, True),
+    ]
+    assert (set(planned.quarantined), planned.found) == ({"a", "b", "d"}, 0)
+    assert planned.refused == {OTHER: {"c": refused["c"], "d": refused["d"]}}
+    assert "in quarantine: 3, 2 times for another teacher" in planned.describe(2)
+    again = compare(Listed(*map(track, "abcde")), store, THREE, RECIPE.id, again=True)
+    assert {row[1:] for row in missing(again)} == {(True, True, True)}
+    assert {place: set(rows) for place, rows in again.again.items()} == {
+        RECIPE.id: {"a"}, TARGETS: {"b", "d"}, OTHER: {"c", "d"},
+    }  # fmt: skip
+    assert (again.quarantined, again.refused, again.found) == ({}, {OTHER: {}}, 0)
+
+
+def test_a_track_prepared_for_another_teacher_stays_in_quarantine(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_quarantine(TARGETS, [Quarantined("a", "u", "t", "teacher", "too short")])
+    commit(store, FEATURES, "a", "b")
+    commit(store, TARGETS, "b")
+    commit(store, OTHER, "a", "b")
+    planned = compare(Listed(*map(track, "ab")), store, THREE, RECIPE.id, again=False)
+    assert (planned.todo, planned.found, len(planned.quarantined)) == (0, 1, 1)
+
+
+def test_tries_are_those_of_the_teacher_or_of_the_audio(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_quarantine(TARGETS, [Quarantined("a", "u", "t", "teacher", "too short", 3)])
+    store.write_quarantine(RECIPE.id, [Quarantined("b", "u", "t", "decode", "empty file", 5)])
+    planned = compare(Listed(*map(track, "ab")), store, THREE, RECIPE.id, again=True)
+    assert [planned.tries(place, "a") for place in (RECIPE.id, TARGETS, OTHER)] == [4, 4, 1]
+    assert [planned.tries(place, "b") for place in (RECIPE.id, TARGETS, OTHER)] == [6, 6, 6]
+
+
+def test_audio_is_fetched_only_for_what_listens(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    commit(store, FEATURES, "a", "b", "c")
+    commit(store, OTHER, "b")
+    planned = compare(Listed(*map(track, "abcd")), store, THREE, RECIPE.id, again=False, stored={TARGETS})
+    assert planned.heard.tolist() == [True, False, True, True]
+    assert planned.recalled.tolist() == [False, True, False, False]
+    first = compare(Listed(*map(track, "ab")), store, THREE, RECIPE.id, again=False, stored=THREE[1:])
+    assert first.recalled.tolist() == [True, True]
+
+
+def test_a_job_has_a_teacher_and_none_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.mp3").write_bytes(b"not read here")
+    source = FolderConfig(name="folder", path=tmp_path)
+    job = prepare_job(AudioExperiment(home=tmp_path / "home", source=source))
+    with pytest.raises(ValueError, match="name at least one"):
+        replace(job, teachers=())
+    with pytest.raises(UserError, match="two of the teachers are the same, msd_musicnn-8579734e: take one"):
+        plan(replace(job, teachers=(MusiCNNConfig(), MusiCNNConfig())))
+
+
+def test_more_teachers_are_a_setting(tmp_path: Path) -> None:
+    words = ["--home", str(tmp_path), "--prepare.also", '[{"name": "mtt_musicnn"}]']
+    job = prepare_job(load(AudioExperiment, words))
+    assert job.teachers == (MusiCNNConfig(), MusiCNNConfig(name="mtt_musicnn"))
+    file = tmp_path / "more.yaml"
+    file.write_text("prepare:\n  also:\n    - name: mtt_musicnn\n")
+    assert prepare_job(load(AudioExperiment, [*words[:2], "--config", str(file)])).teachers == job.teachers
+
+
 def test_what_is_known_without_listening_costs_neither_time_nor_room(tmp_path: Path) -> None:
     store = Store(tmp_path)
     commit(store, FEATURES, "a", "b")
     listed = Listed(*map(track, "abc"))
     heard = compare(listed, store, PARTS, RECIPE.id, again=False)
-    known = compare(listed, store, PARTS, RECIPE.id, again=False, listens=False)
+    known = compare(listed, store, PARTS, RECIPE.id, again=False, stored={TARGETS})
     assert (heard.todo, heard.seconds) == (3, 180.0)
     assert (known.todo, known.seconds) == (3, 60.0)
     assert known.recalled.tolist() == [True, True, False]
@@ -119,7 +214,7 @@ def test_a_plan_tells_tracks_hours_bytes_and_time_and_writes_nothing(tmp_path: P
     for name in ("a", "b"):
         (library / f"{name}.mp3").write_bytes(b"not read here")
     home = tmp_path / "home"
-    planned = plan(prepare_job(Experiment(home=home, source=FolderConfig(name="folder", path=library))))
+    planned = plan(prepare_job(AudioExperiment(home=home, source=FolderConfig(name="folder", path=library))))
     assert "library: 2 tracks" in planned.describe(2)
     assert "to prepare: 2 tracks" in planned.describe(2)
     assert "GB, about" in planned.describe(2)

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.evaluation.metrics import best_constant_cosine, evaluate, neighbour_overlap, skill, unit
+from etude.evaluation.metrics import (
+    best_constant_cosine,
+    evaluate,
+    neighbour_overlap,
+    neighbour_overlaps,
+    segment_weights,
+    skill,
+    unit,
+)
 
 RNG = np.random.default_rng(0)
 N, D, TRACKS = 120, 16, 20
@@ -75,3 +83,31 @@ def test_many_segments_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -
     whole = evaluate(TEACHER + 0.5, TEACHER, TRACK, TEACHER_TRACKS)
     monkeypatch.setattr("etude.evaluation.metrics.ROWS", 7)
     assert evaluate(TEACHER + 0.5, TEACHER, TRACK, TEACHER_TRACKS) == whole
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000))
+def test_neighbours_are_those_of_a_loop_and_few_are_the_first_of_many(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    track = np.repeat(np.arange(9), generator.integers(1, 5, size=9))
+    student, teacher = (unit(generator.normal(size=(len(track), 6))) for _ in range(2))
+    weight = segment_weights(track)
+    found = neighbour_overlaps(student, teacher, track, weight, (1, 3))
+    for k in (1, 3):
+        shared, chances = [], []
+        for i in range(len(track)):
+            others = [j for j in range(len(track)) if track[j] != track[i]]
+            nearest = [set(sorted(others, key=lambda j: -(v[i] @ v[j]))[:k]) for v in (student, teacher)]
+            shared.append(len(nearest[0] & nearest[1]) / k)
+            chances.append(k / len(others))
+        assert found[k] == pytest.approx((weight @ shared, weight @ chances))
+        assert found[k] == pytest.approx(neighbour_overlap(student, teacher, track, weight, k))
+
+
+def test_more_neighbours_than_there_are_candidates_are_nan_and_the_others_are_not() -> None:
+    found = neighbour_overlaps(
+        unit(TEACHER[:12]), unit(TEACHER[:12]), TRACK[:12], segment_weights(TRACK[:12]), (1, 5, 10)
+    )
+    assert found[1] == pytest.approx((1, 1 / 6))
+    assert found[5] == pytest.approx((1, 5 / 6))
+    assert np.isnan(found[10]).all()

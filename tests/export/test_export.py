@@ -10,12 +10,12 @@ import torch
 from mlflow.tracking import MlflowClient
 from onnx import numpy_helper
 
-from etude.data.batches import Splits
 from etude.errors import UserError
-from etude.experiment import Experiment, build_system, identity, load_teacher, open_data
+from etude.experiments.audio import AudioExperiment, AudioStudy
+from etude.export.audio import AudioRelease, gate_audio
 from etude.export.onnx import export_onnx, read_metadata, run_onnx, session
 from etude.export.parity import RealAudio, check_parity, compare, real_audio
-from etude.export.publish import MODEL_NAME, gate_audio, publish
+from etude.export.publish import publish
 from etude.sources import build_source
 from etude.students import StudentConfig
 from etude.systems.student_clap import StudentClap
@@ -26,33 +26,33 @@ QUICK = StudentConfig(name="convnet", width=0.1, frame_stride=4)  # to export: m
 
 
 @pytest.fixture(scope="module")
-def settings(demo: Experiment) -> Experiment:
+def settings(demo: AudioExperiment) -> AudioExperiment:
     data = demo.model_dump()
-    return Experiment(**data | {"student": QUICK, "training": {"epochs": 4, "batch_size": 4}})
+    return AudioExperiment(**data | {"student": QUICK, "training": {"epochs": 4, "batch_size": 4}})
 
 
 @pytest.fixture(scope="module")
-def splits(settings: Experiment) -> Splits:
-    return open_data(settings, load_teacher(settings))
+def study(settings: AudioExperiment) -> AudioStudy:
+    return settings.open()
 
 
 @pytest.fixture(scope="module")
-def system(settings: Experiment, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> StudentClap:
+def system(study: AudioStudy, tmp_path_factory: pytest.TempPathFactory) -> StudentClap:
     """Trained for a moment: before, its answers hardly depend on what it hears."""
-    system = build_system(settings, load_teacher(settings), seed=0)
-    trained(system, settings, splits, tmp_path_factory.mktemp("system"))
+    system = study.system(seed=0)
+    trained(system, study, tmp_path_factory.mktemp("system"))
     return system.eval()
 
 
-def trained(system: StudentClap, settings: Experiment, splits: Splits, folder: Path) -> Path:
+def trained(system: StudentClap, study: AudioStudy, folder: Path) -> Path:
     train(
         system,
-        splits,
-        settings.training,
+        study,
+        study.settings.training,
         seed=0,
         folder=folder,
         report=lambda metrics, path: None,
-        identity=identity(settings, load_teacher(settings), splits),
+        identity=study.identity(),
     )
     return folder / "best.pt"
 
@@ -64,8 +64,8 @@ def files(system: StudentClap, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 @pytest.fixture(scope="module")
-def audio(settings: Experiment, splits: Splits) -> RealAudio:
-    return gate_audio(settings, splits)
+def audio(study: AudioStudy) -> RealAudio:
+    return gate_audio(study)
 
 
 def test_files_are_single_batched_and_named_as_the_seeds_name_them(files: list[Path]) -> None:
@@ -91,7 +91,7 @@ def test_real_audio_passes_the_gate_in_any_batch(
     results = check_parity(system.student, *files, audio)
     assert set(results) == {"mel_spectrogram", "waveform"}
     for parity in results.values():
-        assert parity.n_segments == len(audio.mels) > 2
+        assert parity.n == len(audio.mels) > 2
         assert parity.min_cosine > 0.9999
     opened = session(files[0])
     one, three = (run_onnx(opened, audio.mels[:3, None], size) for size in (1, 3))
@@ -119,8 +119,8 @@ def test_changed_neighbours_are_noticed() -> None:
     assert not compare(vectors, vectors[::-1].copy()).same_neighbours
 
 
-def test_real_audio_is_whole_tracks_as_a_user_has_them(settings: Experiment, splits: Splits) -> None:
-    row = splits.test[0]
+def test_real_audio_is_whole_tracks_as_a_user_has_them(study: AudioStudy) -> None:
+    row, settings = study.test[0], study.settings
     data = asyncio.run(build_source(settings.source, settings.cache).fetch(row.track))
     audio = real_audio(data, settings.recipe)
     assert audio.waveforms.shape == (len(row.segment_targets), 480_000)
@@ -128,13 +128,12 @@ def test_real_audio_is_whole_tracks_as_a_user_has_them(settings: Experiment, spl
 
 
 def test_publishing_registers_and_the_better_one_is_champion(
-    settings: Experiment, splits: Splits, mlflow_uri: str, tmp_path: Path
+    study: AudioStudy, mlflow_uri: str, tmp_path: Path
 ) -> None:
     tracking = Tracking(mlflow_uri, "publish-tests")
-    teacher = load_teacher(settings)
 
     def checkpoint(name: str, spoil: bool) -> Path:
-        path = trained(build_system(settings, teacher, seed=0), settings, splits, tmp_path / name)
+        path = trained(study.system(seed=0), study, tmp_path / name)
         if spoil:
             state = torch.load(path, weights_only=True)
             state["model"]["student.head.norm.bias"].neg_()
@@ -146,8 +145,7 @@ def test_publishing_registers_and_the_better_one_is_champion(
         run_id = tracking.run(name, name)
         outcomes.append(
             publish(
-                settings,
-                splits,
+                AudioRelease(study),
                 checkpoint(name, spoil),
                 tracking,
                 run_id,
@@ -159,16 +157,16 @@ def test_publishing_registers_and_the_better_one_is_champion(
     assert first.champion
     assert not worse.champion
     assert f"version {first.model.version}" in worse.verdict
-    assert tracking.champion(MODEL_NAME) == first.model
-    record = read_metadata(first.onnx)
-    assert record["recipe_id"] == settings.recipe.id
-    assert record["teacher"] == teacher.id
-    assert record["data_hash"] == splits.data_hash
+    assert tracking.champion("etude-student-clap") == first.model
+    record = read_metadata(first.files[0])
+    assert record["recipe_id"] == study.settings.recipe.id
+    assert record["teacher"] == study.teacher.id
+    assert record["data_hash"] == study.data_hash
     assert record["git_commit"] == "abc"
     assert "waveform" in record["parity"]
     assert {path.name for path in first.folder.iterdir()} == {
         "README.md", "config.yaml", "student.onnx", "student_waveform.onnx", "test_set.png",
-        "test_tracks.txt",
+        "test_set.txt",
     }  # fmt: skip
     logged = {
         file.path for file in MlflowClient(mlflow_uri).list_artifacts(tracking.run("first", ""), "export")

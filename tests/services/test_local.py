@@ -10,7 +10,7 @@ import pytest
 
 from etude.config import keys
 from etude.errors import UserError
-from etude.experiment import Experiment
+from etude.experiments.audio import AudioExperiment
 from etude.services import daemon
 from etude.services.local import SECRETS, Ports, library_folder, ray_head, submit, up
 
@@ -25,7 +25,7 @@ def test_a_library_is_the_folder_that_the_users_shell_would_take(monkeypatch: py
 def test_a_secret_on_the_command_line_is_refused_before_anybody_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert {key.split(".")[-1] for key in keys(Experiment, secret=True)} == SECRETS
+    assert {key.split(".")[-1] for key in keys(AudioExperiment, secret=True)} == SECRETS
     monkeypatch.setattr(daemon, "find", lambda *_: daemon.Daemon("ray", 1, 0.0, "http://127.0.0.1:1", (1,)))
     for words in (["--source.token", "hunter2"], ["--source.audio.password=hunter2"]):
         with pytest.raises(UserError, match=r"put it into \.env as ETUDE_SOURCE__") as caught:

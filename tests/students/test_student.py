@@ -93,6 +93,8 @@ def test_input_map_is_natural_log_in_the_published_range() -> None:
         {"name": "resnet"},
         {"dropout": 1.0},
         {"input_map": "db"},
+        {"weights": "mn04.pt", "name": "tinyclap"},
+        {"weights": "mn04.pt", "name": "convnet"},
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
@@ -101,7 +103,13 @@ def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "normalize"), [pytest.param("mobilenet", False, marks=pytest.mark.slow), ("convnet", True)]
+    ("name", "normalize"),
+    [
+        pytest.param("mobilenet", False, marks=pytest.mark.slow),
+        pytest.param("dynamic_mobilenet", True, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        pytest.param("tinyclap", True, marks=pytest.mark.slow),
+        ("convnet", True),
+    ],
 )
 def test_onnx_gives_the_same_embeddings_for_any_batch(tmp_path: Path, name: str, normalize: bool) -> None:
     student, path = _student(name, normalize=normalize), tmp_path / "student.onnx"
@@ -134,6 +142,40 @@ def test_frame_stride_costs_less_and_hears_the_same_shape() -> None:
     )
     mel = torch.randn(2, 128, 1001) * 10 - 40
     assert strided(mel).shape == plain(mel).shape
-    assert count(strided, 128, 1001).macs < 0.3 * count(plain, 128, 1001).macs
+    assert count(strided, torch.empty(1, 128, 1001)).macs < 0.3 * count(plain, torch.empty(1, 128, 1001)).macs
     held = mel[:, :, :1000].unflatten(2, (250, 4)).mean(3).repeat_interleave(4, dim=2)
     torch.testing.assert_close(strided.eval()(mel), strided(held))
+
+
+def test_paths_are_absolute_and_survive_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = StudentConfig.model_validate({"weights": "mn04.pt", "specialist": "~/best.pt"})
+    assert (config.weights, config.specialist) == (tmp_path / "mn04.pt", tmp_path / "home" / "best.pt")
+    assert StudentConfig.model_validate_json(config.model_dump_json()) == config
+    assert StudentConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_student_starts_at_the_teachers_mean(name: str) -> None:
+    student, mean = _student(name).train(), torch.linspace(-3, 5, 200)
+    student.start_at(mean, torch.zeros(200))
+    torch.testing.assert_close(student(_mel_db(2, 64)), mean.expand(2, 200))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_frozen_backbone_stays_as_it_is_while_the_head_learns(name: str) -> None:
+    student = _student(name)
+    student.freeze_backbone()
+    student.train()
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    optimizer = torch.optim.AdamW(student.head_parameters(), lr=1e-2)
+    student(_mel_db(4, 64)).square().sum().backward()
+    optimizer.step()
+    assert not any(module.training for module in student.backbone.modules())
+    assert student.head.training
+    assert all(p.grad is None for p in student.backbone.parameters())
+    changed = {key for key, value in student.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert all(key.startswith("head.") for key in changed)
+    assert not student.eval().head.training

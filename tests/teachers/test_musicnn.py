@@ -78,6 +78,20 @@ def test_the_network_gives_what_the_authors_give(model: str) -> None:
     assert np.abs(logits.numpy() - reference["logits"]).max() <= 1e-4
 
 
+@pytest.mark.parametrize("model", ["MSD_musicnn", "MTT_musicnn"])
+def test_anchors_point_to_where_the_tags_are(model: Model) -> None:
+    anchors = MusiCNN(model).anchors
+    assert anchors.shape == (50, 200)
+    np.testing.assert_allclose(np.linalg.norm(anchors, axis=1), 1.0, atol=1e-6)
+    reference = np.load(_REFERENCE / f"ref_{model}.npz")
+    # What differs between two patches' logits is along the anchors, but for each tag's own scale.
+    moved = (reference["pen"][1:] - reference["pen"][:1]) @ anchors.T
+    logits = reference["logits"][1:] - reference["logits"][:1]
+    scale = (moved * logits).sum(axis=0) / (moved**2).sum(axis=0)
+    assert (scale > 0).all()
+    np.testing.assert_allclose(moved * scale, logits, atol=1e-3)
+
+
 def test_the_front_end_is_librosas(chorale: Audio) -> None:
     samples = chorale.resampled(_RATE)
     expected = _librosa_patches(samples)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import SecretStr
@@ -20,6 +19,7 @@ from etude.sources.audiomuse import AudioMuseConfig, AudioMuseSource
 from etude.sources.base import Track
 from etude.sources.folder import FolderConfig
 from etude.teachers.base import Teacher
+from etude.teachers.clap import open_clap
 from etude.teachers.musicnn import MusiCNN
 from etude.teachers.stored import Provenance, StoredConfig, StoredTeacher, Table, unit
 from etude.teachers.stored_evidence import CLAP_RECIPES, agreement, clap_vector, evidence
@@ -249,7 +249,7 @@ def test_agreement_recognises_the_file_that_wrote_the_vectors(
 ) -> None:
 
     (tmp_path / "a.wav").write_bytes(chorale_wav)
-    opened = onnxruntime.InferenceSession(str(random_clap))
+    opened = open_clap(random_clap)
     name, recipe = next(iter(CLAP_RECIPES.items()))
     vector = clap_vector(opened, chorale_wav, recipe).astype("<f4").tobytes()
     rows = [

@@ -3,7 +3,8 @@
 import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,19 @@ from hypothesis import strategies as st
 
 from etude.audio.augment import AugmentConfig
 from etude.audio.recipe import FeatureRecipe
-from etude.data.batches import Splits
+from etude.data.batches import Batch, Dataset, Splits
+from etude.data.sampling import SamplingConfig, TrainingSegments
 from etude.errors import UserError
 from etude.objectives.distillation import DistillationWeights, ObjectiveConfig
+from etude.objectives.strategies import Strategy
 from etude.students import StudentConfig
 from etude.systems.student_clap import StudentClap
 from etude.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
-from etude.training.loop import TrainingConfig, train
+from etude.training.loop import train
+from etude.training.plan import TrainingConfig
 from tests.support.library import DIM, made_up_splits
 
-CONFIG = TrainingConfig(epochs=4, batch_size=4, segments_per_track=1, learning_rate=3e-3, warmup_epochs=0.5)
+CONFIG = TrainingConfig(epochs=3, stage2_epochs=2, batch_size=4, learning_rate=3e-3, warmup_epochs=0.5)
 IDENTITY = {"recipe": "r"}
 
 
@@ -30,42 +34,70 @@ class Stopped(Exception):  # noqa: N818
     """Ends a run as a lost process would, right after an epoch was reported."""
 
 
+@dataclass(frozen=True)
+class Library:
+    """What the loop asks of data."""
+
+    training: TrainingSegments
+    validation: Dataset
+
+
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     return made_up_splits(tmp_path_factory.mktemp("store"))
 
 
-def system(name: str = "convnet") -> StudentClap:
+def library(splits: Splits, strategy: Strategy = "segments", per_track: int = 1) -> Library:
+    sampling = SamplingConfig(strategy=strategy, segments_per_track=per_track)
+    return Library(TrainingSegments(splits.train, sampling), splits.validation)
+
+
+@pytest.fixture(scope="module")
+def data(splits: Splits) -> Library:
+    return library(splits)
+
+
+def system(strategy: Strategy = "segments") -> StudentClap:
     torch.manual_seed(0)
     return StudentClap(
-        StudentConfig(name=name, width=0.1, dropout=0.2),
-        ObjectiveConfig(weights=DistillationWeights(cosine=1, mse=0.5, similarity=0.5)),
+        StudentConfig(name="convnet", width=0.1, dropout=0.2),
+        ObjectiveConfig(
+            weights=DistillationWeights(cosine=1, mse=0.5, similarity=0.5), logit_scale="learned"
+        ),
         AugmentConfig(gain_db=3, freq_masks=1, time_masks=1, mixup_alpha=0.3, roll_frames=5),
         FeatureRecipe(),
         dim=DIM,
         normalized=False,
+        strategy=strategy,
     )
 
 
 def run(
-    splits: Splits, folder: Path, config: TrainingConfig = CONFIG, stop_after: int = 99, name: str = "convnet"
+    data: Library,
+    folder: Path,
+    config: TrainingConfig = CONFIG,
+    stop_after: int = 99,
+    chosen: StudentClap | None = None,
 ) -> list[dict[str, float]]:
     reports: list[dict[str, float]] = []
 
     def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
         assert checkpoint.exists()
-        reports.append({key: value for key, value in metrics.items() if key != "seconds"})
+        reports.append({key: value for key, value in metrics.items() if not key.startswith("seconds")})
         if metrics["epoch"] == stop_after:
             raise Stopped
 
     with contextlib.suppress(Stopped):
-        train(system(name), splits, config, seed=3, folder=folder, report=report, identity=IDENTITY)
+        train(
+            chosen or system(), data, config, seed=3, folder=folder, report=report, identity=IDENTITY,
+            configuration={"student": {"name": "convnet"}},
+        )  # fmt: skip
     return reports
 
 
 @pytest.fixture(scope="module")
-def whole(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
-    return run(splits, tmp_path_factory.mktemp("whole"))
+def whole(data: Library, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    return run(data, tmp_path_factory.mktemp("whole"))
 
 
 def same(a: list[dict[str, float]], b: list[dict[str, float]]) -> bool:
@@ -73,68 +105,163 @@ def same(a: list[dict[str, float]], b: list[dict[str, float]]) -> bool:
 
 
 @settings(max_examples=4, deadline=None)
-@given(stops=st.sets(st.integers(1, 3), min_size=1))
+@given(stops=st.sets(st.integers(1, 4), min_size=1))
 def test_first_part_and_rest_are_the_whole(
-    splits: Splits, whole: list[dict[str, float]], tmp_path_factory: pytest.TempPathFactory, stops: set[int]
+    data: Library, whole: list[dict[str, float]], tmp_path_factory: pytest.TempPathFactory, stops: set[int]
 ) -> None:
+    """Also where a stage ends."""
     folder = tmp_path_factory.mktemp("parts")
-    reports = [entry for stop in [*sorted(stops), 99] for entry in run(splits, folder, stop_after=stop)]
+    reports = [entry for stop in [*sorted(stops), 99] for entry in run(data, folder, stop_after=stop)]
     assert same(reports, whole)
 
 
-def test_a_finished_run_has_nothing_left_to_do(splits: Splits, tmp_path: Path) -> None:
-    run(splits, tmp_path)
-    assert run(splits, tmp_path) == []
+def test_a_run_killed_within_an_epoch_loses_only_that(
+    data: Library, whole: list[dict[str, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_batches, batch_of = 0, Dataset.batch
+
+    def counted(self: Dataset, items: Sequence[tuple[int, int]]) -> Batch:
+        nonlocal n_batches
+        n_batches += 1
+        if n_batches == 10:
+            raise Stopped
+        return batch_of(self, items)
+
+    monkeypatch.setattr(Dataset, "batch", counted)
+    first = run(data, tmp_path)
+    monkeypatch.undo()
+    assert 0 < len(first) < len(whole)
+    assert same(first + run(data, tmp_path), whole)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_it_learns(splits: Splits, tmp_path: Path, schedule: str) -> None:
-    config = TrainingConfig(
-        epochs=12, batch_size=4, segments_per_track=2, learning_rate=5e-3, schedule=schedule
-    )
-    reports = run(splits, tmp_path, config)
-    assert reports[-1]["train/cosine"] < 0.7 * reports[0]["train/cosine"]
+def test_a_finished_run_has_nothing_left_to_do(data: Library, tmp_path: Path) -> None:
+    run(data, tmp_path)
+    assert run(data, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "strategy"), [("cosine", "segments"), ("plateau", "both"), ("cosine", "average")]
+)
+def test_it_learns(splits: Splits, tmp_path: Path, schedule: str, strategy: Strategy) -> None:
+    config = TrainingConfig(epochs=12, batch_size=4, learning_rate=5e-3, schedule=schedule)
+    reports = run(library(splits, strategy, 2), tmp_path, config, chosen=system(strategy))
+    assert reports[-1]["train/mse"] < 0.7 * reports[0]["train/mse"]
     assert max(r["validation/cosine"] for r in reports) > reports[0]["validation/cosine"]
     best = load_checkpoint(tmp_path / "best.pt")
     assert best["best"] == max(r["validation/skill"] for r in reports)
+    assert best["config"] == {"student": {"name": "convnet"}}
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(
-    splits: Splits, whole: list[dict[str, float]], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run(splits, tmp_path, stop_after=3)
-    newest = tmp_path / "epoch-0003.pt"
-    newest.write_bytes(newest.read_bytes()[:1000])
-    assert same(run(splits, tmp_path), whole[2:])
-    assert "falling back" in caplog.text
+def test_stage_2_moves_the_head_alone(data: Library, tmp_path: Path) -> None:
+    run(data, tmp_path, stop_after=3)
+    before = load_latest(tmp_path)
+    run(data, tmp_path)
+    after = load_latest(tmp_path)
+    assert before is not None
+    assert after is not None
+    moved = {name for name, value in after["model"].items() if not torch.equal(value, before["model"][name])}
+    assert moved
+    assert all(name.startswith(("student.head.", "scale.")) for name in moved)  # no batch statistics either
+    assert [entry["stage"] for entry in after["history"]] == [1, 1, 1, 2, 2]
 
 
-def test_what_was_reported_to_nobody_is_reported_again(splits: Splits, tmp_path: Path) -> None:
-    run(splits, tmp_path, stop_after=3)
-    epochs = []
-    train(
-        system(), splits, CONFIG, seed=3, folder=tmp_path, identity=IDENTITY, replay_after=1,
-        report=lambda metrics, checkpoint: epochs.append(metrics["epoch"]),
-    )  # fmt: skip
-    assert epochs == [2, 3, 4]
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(splits: Splits, tmp_path: Path) -> None:
+    """Where nothing depends on the other items: no mix-up or dropout, batch statistics frozen."""
+
+    def losses(folder: Path, accumulate: int) -> list[float]:
+        torch.manual_seed(0)
+        chosen = StudentClap(
+            StudentConfig(name="convnet", width=0.1, dropout=0.0), ObjectiveConfig(), AugmentConfig(),
+            FeatureRecipe(), dim=DIM, normalized=False,
+        )  # fmt: skip
+        chosen.train_head_only()
+        config = TrainingConfig(epochs=2, batch_size=4, accumulate=accumulate, learning_rate=5e-3)
+        return [entry["train/loss"] for entry in run(library(splits), folder, config, chosen=chosen)]
+
+    assert losses(tmp_path / "parts", 2) == pytest.approx(losses(tmp_path / "whole", 1), rel=1e-4)
 
 
-def test_a_checkpoint_of_something_else_is_refused(splits: Splits, tmp_path: Path) -> None:
-    run(splits, tmp_path, stop_after=1)
-    with pytest.raises(UserError, match="made with recipe r, this run has other"):
+def test_training_ends_early_when_nothing_improves(data: Library, tmp_path: Path) -> None:
+    config = TrainingConfig(
+        epochs=1, stage2_epochs=30, batch_size=4, stage2_learning_rate=1e-12, patience=2
+    )  # what does not move cannot get better
+    reports = run(data, tmp_path, config)
+    scores = [entry["validation/skill"] for entry in reports if entry["stage"] == 2]
+    assert len(scores) - 1 - scores.index(max(scores)) == 2
+    assert len(scores) < 30
+    assert run(data, tmp_path, config) == []
+
+
+def test_a_run_goes_on_from_anothers_checkpoint(data: Library, tmp_path: Path) -> None:
+    run(data, tmp_path / "old", TrainingConfig(epochs=2, batch_size=4, weight_decay=0.5))
+    old = tmp_path / "old" / "epoch-0002.pt"
+    kept, anew = (
+        TrainingConfig(epochs=3, batch_size=4, weight_decay=0.1, start_from=old, reset=reset)
+        for reset in ((), ("optimizer", "schedule", "logit_scale", "weight_decay"))
+    )
+    for name, config, decay in (("kept", kept, 0.5), ("anew", anew, 0.1)):
+        reports = run(data, tmp_path / name, config)
+        assert [entry["epoch"] for entry in reports] == [3]
+        state = load_latest(tmp_path / name)
+        assert state is not None
+        assert len(state["history"]) == 3
+        assert state["optimizer"]["param_groups"][0]["weight_decay"] == decay
+        n_steps = next(iter(state["optimizer"]["state"].values()))["step"]
+        assert n_steps == data.training.steps(4) * (3 if name == "kept" else 1)
+        assert state["origin"] == (0 if name == "kept" else 2)
+        assert (tmp_path / name / "best.pt").exists()
+    with pytest.raises(UserError, match="was made with recipe r, this run has other: choose another"):
         train(
-            system(), splits, CONFIG, seed=3, folder=tmp_path, identity={"recipe": "other"},
+            system(), data, kept, seed=3, folder=tmp_path / "other", identity={"recipe": "other"},
             report=lambda metrics, checkpoint: None,
         )  # fmt: skip
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_advice(splits: Splits, tmp_path: Path) -> None:
+def test_a_plan_that_cannot_be_is_refused() -> None:
+    for wrong, said in (
+        ({"batch_size": 9, "accumulate": 2}, "cannot be divided into 2 equal parts"),
+        ({"reset": ("optimizer",)}, "reset needs start_from"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            TrainingConfig(**wrong)
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    data: Library, whole: list[dict[str, float]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(data, tmp_path, stop_after=3)
+    newest = tmp_path / "epoch-0003.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert same(run(data, tmp_path), whole[2:])
+    assert "falling back" in caplog.text
+
+
+def test_what_was_reported_to_nobody_is_reported_again(data: Library, tmp_path: Path) -> None:
+    run(data, tmp_path, stop_after=3)
+    epochs = []
+    train(
+        system(), data, CONFIG, seed=3, folder=tmp_path, identity=IDENTITY, replay_after=1,
+        report=lambda metrics, checkpoint: epochs.append(metrics["epoch"]),
+    )  # fmt: skip
+    assert epochs == [2, 3, 4, 5]
+
+
+def test_a_checkpoint_of_something_else_is_refused(data: Library, tmp_path: Path) -> None:
+    run(data, tmp_path, stop_after=1)
+    with pytest.raises(UserError, match="made with recipe r, this run has other"):
+        train(
+            system(), data, CONFIG, seed=3, folder=tmp_path, identity={"recipe": "other"},
+            report=lambda metrics, checkpoint: None,
+        )  # fmt: skip
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice(data: Library, tmp_path: Path) -> None:
     broken = system()
     with torch.no_grad():
         next(iter(broken.student.parameters())).fill_(math.nan)
     with pytest.raises(UserError, match=r"loss became nan in epoch 1.*learning_rate"):
         train(
-            broken, splits, CONFIG, seed=3, folder=tmp_path, identity=IDENTITY,
+            broken, data, CONFIG, seed=3, folder=tmp_path, identity=IDENTITY,
             report=lambda metrics, checkpoint: None,
         )  # fmt: skip
 

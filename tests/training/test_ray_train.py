@@ -6,7 +6,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from etude.errors import UserError
-from etude.experiment import Experiment, build_system, identity, load_teacher, open_data
+from etude.experiments.audio import AudioExperiment
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_checkpoint
 from etude.training.loop import train
@@ -14,12 +14,13 @@ from etude.training.ray_train import WorkersConfig, train_on_workers
 
 
 @pytest.fixture(scope="module")
-def settings(demo: Experiment) -> Experiment:
+def settings(demo: AudioExperiment) -> AudioExperiment:
     small = {
         "student": {"name": "convnet", "width": 0.1, "dropout": 0.0, "frame_stride": 4},
-        "training": {"epochs": 2, "batch_size": 4, "segments_per_track": 2},
+        "training": {"epochs": 2, "batch_size": 4},
+        "sampling": {"segments_per_track": 2},
     }
-    return Experiment(**demo.model_dump() | small)
+    return AudioExperiment(**demo.model_dump() | small)
 
 
 def losses(path: Path) -> list[float]:
@@ -27,28 +28,28 @@ def losses(path: Path) -> list[float]:
 
 
 def through_ray(
-    settings: Experiment, workers: int, folder: Path, uri: str, name: str
+    settings: AudioExperiment, workers: int, folder: Path, uri: str, name: str
 ) -> tuple[list[float], str]:
-    run_id = Tracking(uri, "ray-train-tests").run(name, name)
-    best = train_on_workers(settings, WorkersConfig(workers=workers), folder, uri, "ray-train-tests", run_id)
+    tracking = Tracking(uri, "ray-train-tests")
+    run_id = tracking.run(name, name)
+    best = train_on_workers(settings, WorkersConfig(workers=workers), folder, tracking, run_id)
     assert best.exists()
     return losses(folder / "epoch-0002.pt"), run_id
 
 
 @pytest.mark.slow
 def test_one_worker_gives_the_plain_loops_losses(
-    settings: Experiment, mlflow_uri: str, tmp_path: Path
+    settings: AudioExperiment, mlflow_uri: str, tmp_path: Path
 ) -> None:
-    teacher = load_teacher(settings)
-    splits = open_data(settings, teacher)
+    study = settings.open()
     train(
-        build_system(settings, teacher, settings.seed),
-        splits,
+        study.system(settings.seed),
+        study,
         settings.training,
         seed=settings.seed,
         folder=tmp_path / "plain",
         report=lambda metrics, path: None,
-        identity=identity(settings, teacher, splits),
+        identity=study.identity(),
     )
     found, run_id = through_ray(settings, 1, tmp_path / "ray", mlflow_uri, "one")
     assert found == pytest.approx(losses(tmp_path / "plain" / "epoch-0002.pt"), rel=1e-4)
@@ -57,13 +58,14 @@ def test_one_worker_gives_the_plain_loops_losses(
 
 
 @pytest.mark.slow
-def test_two_workers_share_every_batch(settings: Experiment, mlflow_uri: str, tmp_path: Path) -> None:
+def test_two_workers_share_every_batch(settings: AudioExperiment, mlflow_uri: str, tmp_path: Path) -> None:
     found, _ = through_ray(settings, 2, tmp_path / "two", mlflow_uri, "two")
     assert len(found) == 2
     assert all(0 < loss < 1.5 for loss in found)
 
 
-def test_what_cannot_be_shared_is_refused(settings: Experiment, mlflow_uri: str, tmp_path: Path) -> None:
+def test_what_cannot_be_shared_is_refused(settings: AudioExperiment, mlflow_uri: str, tmp_path: Path) -> None:
+    tracking = Tracking(mlflow_uri, "ray-train-tests")
     for workers, said in ((3, "cannot be shared by 3 workers"), (4, "need 4 CPUs, the cluster has 2")):
         with pytest.raises(UserError, match=said):
-            train_on_workers(settings, WorkersConfig(workers=workers), tmp_path, mlflow_uri, "x", "y")
+            train_on_workers(settings, WorkersConfig(workers=workers), tmp_path, tracking, "y")

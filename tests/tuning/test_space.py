@@ -5,18 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from etude.config import load
 from etude.errors import UserError
+from etude.experiments.audio import AudioExperiment
 from etude.tuning.space import Distribution, check_space, sample
 from etude.tuning.sweep import draw
-from etude.tuning.trial import SweepExperiment
+from etude.tuning.trial import SweepConfig
 
 SPACE = {
     "student.width": Distribution(choice=[0.2, 0.4]),
     "training.learning_rate": Distribution(loguniform=(1e-4, 1e-2)),
     "student.dropout": Distribution(uniform=(0.0, 0.5)),
     "training.warmup_epochs": Distribution(quniform=(0.0, 2.0, 0.5)),
-    "training.segments_per_track": Distribution(randint=(1, 4)),
+    "sampling.segments_per_track": Distribution(randint=(1, 4)),
 }
 
 
@@ -30,7 +30,7 @@ def test_draws_are_within_bounds_and_repeat(seed: int, n: int) -> None:
         assert 1e-4 <= overrides["training.learning_rate"] <= 1e-2
         assert 0 <= overrides["student.dropout"] <= 0.5
         assert overrides["training.warmup_epochs"] % 0.5 == 0
-        assert overrides["training.segments_per_track"] in (1, 2, 3)
+        assert overrides["sampling.segments_per_track"] in (1, 2, 3)
 
 
 def test_more_trials_begin_with_the_same_ones() -> None:
@@ -57,20 +57,29 @@ def test_a_distribution_is_exactly_one_thing(given_: dict[str, object]) -> None:
 )
 def test_a_key_that_cannot_vary_is_named(key: str, said: str) -> None:
     with pytest.raises(UserError, match=said.replace("?", r"\?")):
-        check_space({key: Distribution(choice=[1])})
+        check_space([key], AudioExperiment)
 
 
-def test_an_empty_space_is_refused() -> None:
-    with pytest.raises(UserError, match="search space is empty"):
-        check_space({})
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        SweepConfig(),
+        SweepConfig(space={"seed": Distribution(choice=[1])}, cases={"a": {"seed": 1}}),
+    ],
+)
+def test_trials_are_drawn_or_listed(sweep: SweepConfig) -> None:
+    with pytest.raises(UserError, match=r"either sweep\.space.*or sweep\.cases"):
+        draw(AudioExperiment(), sweep, (0, 0))
+
+
+def test_listed_trials_are_those() -> None:
+    sweep = SweepConfig(cases={"plain": {}, "wide": {"student.width": 0.8}})
+    assert draw(AudioExperiment(), sweep, (0, 0)) == [{}, {"student.width": 0.8}]
+    with pytest.raises(UserError, match="trials must share recipe"):
+        draw(AudioExperiment(), SweepConfig(cases={"a": {"recipe.n_mels": 64}}), (0, 0))
 
 
 def test_a_value_that_no_trial_can_have_is_told_before_any_work() -> None:
-    settings = load(SweepExperiment, ["--sweep.trials", "2"])
-    broken = settings.model_copy(
-        update={
-            "sweep": settings.sweep.model_copy(update={"space": {"student.width": Distribution(choice=[-1])}})
-        }
-    )
+    sweep = SweepConfig(space={"student.width": Distribution(choice=[-1])}, trials=2)
     with pytest.raises(UserError, match=r"search space draws .*student.width"):
-        draw(broken, (0, 0))
+        draw(AudioExperiment(), sweep, (0, 0))

@@ -8,14 +8,15 @@ from mlflow.tracking import MlflowClient
 
 from etude.config import load
 from etude.errors import UserError
-from etude.experiment import Experiment
+from etude.experiments.audio import AudioExperiment
 from etude.tracking.mlflow import Tracking
 from etude.training.loop import SCORE
 from etude.tuning.journal import Journal
 from etude.tuning.report import sweep_report, trials_table
 from etude.tuning.space import Distribution
 from etude.tuning.sweep import finish, run_sweep
-from etude.tuning.trial import SweepConfig, SweepExperiment
+from etude.tuning.trial import SweepConfig
+from etude.workflow import TuneSettings
 
 SPACE = {
     "student.name": Distribution(choice=["convnet"]),
@@ -24,22 +25,29 @@ SPACE = {
 }
 
 
-def settings_for(
-    demo: Experiment, name: str, space: dict[str, Distribution], trials: int = 3
-) -> SweepExperiment:
-    sweep = SweepConfig(name=name, space=space, trials=trials, max_failures=0)
-    base = demo.model_dump() | {"training": {"epochs": 2, "batch_size": 4, "segments_per_track": 1}}
-    return SweepExperiment(**base, sweep=sweep)
+class TuneAudio(TuneSettings, AudioExperiment):
+    """As the job has it."""
+
+
+def experiment(demo: AudioExperiment) -> AudioExperiment:
+    small = {"training": {"epochs": 2, "batch_size": 4}, "sampling": {"segments_per_track": 1}}
+    return AudioExperiment(**demo.model_dump() | small)
+
+
+def sweep_of(name: str, space: dict[str, Distribution], trials: int = 3) -> SweepConfig:
+    return SweepConfig(name=name, space=space, trials=trials, max_failures=0)
 
 
 def said(lines: list[str]):  # type: ignore[no-untyped-def]
     return lines.append
 
 
-def test_a_sweep_ends_with_runs_table_plot_and_addresses(demo: Experiment, mlflow_uri: str) -> None:
+def test_a_sweep_ends_with_runs_table_plot_and_addresses(demo: AudioExperiment, mlflow_uri: str) -> None:
     tracking = Tracking(mlflow_uri, "sweep-tests")
     lines: list[str] = []
-    result = run_sweep(settings_for(demo, "whole", SPACE), tracking, {"git_commit": "abc"}, said(lines))
+    result = run_sweep(
+        experiment(demo), sweep_of("whole", SPACE), tracking, {"git_commit": "abc"}, said(lines)
+    )
     assert len(result.trials) == 3
     assert result.winner.score == max(trial.score for trial in result.trials if trial.score is not None)
     assert result.checkpoint(result.winner).exists()
@@ -62,10 +70,10 @@ def test_a_sweep_ends_with_runs_table_plot_and_addresses(demo: Experiment, mlflo
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_does_not_end_the_sweep(demo: Experiment, mlflow_uri: str) -> None:
+def test_a_trial_that_fails_does_not_end_the_sweep(demo: AudioExperiment, mlflow_uri: str) -> None:
     space = {**SPACE, "training.learning_rate": Distribution(choice=[2e-3, 1e30])}
-    settings = settings_for(demo, "failing", space, trials=5)
-    result = run_sweep(settings, Tracking(mlflow_uri, "sweep-tests"), {}, lambda line: None)
+    sweep = sweep_of("failing", space, trials=5)
+    result = run_sweep(experiment(demo), sweep, Tracking(mlflow_uri, "sweep-tests"), {}, lambda line: None)
     by_rate = {
         (trial.overrides["training.learning_rate"] > 1, trial.ended == "failed") for trial in result.trials
     }
@@ -74,21 +82,23 @@ def test_a_trial_that_fails_does_not_end_the_sweep(demo: Experiment, mlflow_uri:
     assert result.winner.ended != "failed"
 
 
-def test_a_sweep_in_which_all_fail_says_why(demo: Experiment, mlflow_uri: str) -> None:
+def test_a_sweep_in_which_all_fail_says_why(demo: AudioExperiment, mlflow_uri: str) -> None:
     space = {**SPACE, "training.learning_rate": Distribution(choice=[1e30])}
     with pytest.raises(UserError, match=r"every trial of .* failed .*the loss became"):
-        run_sweep(settings_for(demo, "hopeless", space, 1), Tracking(mlflow_uri, "sweep-tests"), {}, print)
+        run_sweep(experiment(demo), sweep_of("hopeless", space, 1), Tracking(mlflow_uri, "t"), {}, print)
     # It is over: the same command does not repeat the same failure without trying anything.
     (folder,) = (demo.home / "sweeps").glob("hopeless-*")
     assert json.loads((folder / "result.json").read_text()) == {"winner": None}
 
 
 @pytest.mark.slow
-def test_an_unfinished_sweep_goes_on_and_a_finished_one_does_not(demo: Experiment, mlflow_uri: str) -> None:
+def test_an_unfinished_sweep_goes_on_and_a_finished_one_does_not(
+    demo: AudioExperiment, mlflow_uri: str
+) -> None:
     """As after a kill: one trial has ended, one was under way with an epoch its driver never heard of."""
     tracking = Tracking(mlflow_uri, "sweep-tests")
-    settings = settings_for(demo, "resumed", SPACE)
-    whole = run_sweep(settings, tracking, {}, lambda line: None)
+    settings, sweep = experiment(demo), sweep_of("resumed", SPACE)
+    whole = run_sweep(settings, sweep, tracking, {}, lambda line: None)
     path = whole.folder / "journal.jsonl"
     before = [json.loads(line) for line in path.read_text().splitlines()]
     cut_trial = before[-1]["trial"]
@@ -101,9 +111,9 @@ def test_an_unfinished_sweep_goes_on_and_a_finished_one_does_not(demo: Experimen
     )
 
     with pytest.raises(UserError, match="another run is at work on resumed"):
-        run_sweep(settings, tracking, {}, lambda line: None)
+        run_sweep(settings, sweep, tracking, {}, lambda line: None)
     whole.lock.close()  # as the end of a process does
-    again = run_sweep(settings, tracking, {}, lambda line: None)
+    again = run_sweep(settings, sweep, tracking, {}, lambda line: None)
     assert again.continued
     assert again.folder == whole.folder
     assert again.trial_runs == whole.trial_runs
@@ -113,7 +123,7 @@ def test_an_unfinished_sweep_goes_on_and_a_finished_one_does_not(demo: Experimen
     assert {trial.number: trial.score for trial in again.trials} == scores
 
     finish(again, {"winner": again.winner.number})
-    new = run_sweep(settings, tracking, {}, lambda line: None)
+    new = run_sweep(settings, sweep, tracking, {}, lambda line: None)
     assert not new.continued
     assert new.folder != whole.folder
     assert [t.overrides for t in sorted(new.trials, key=lambda t: t.number)] != [
@@ -124,6 +134,6 @@ def test_an_unfinished_sweep_goes_on_and_a_finished_one_does_not(demo: Experimen
 def test_the_command_line_reaches_the_space(tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text("sweep: {space: {student.width: {choice: [0.1]}}, trials: 2, asha: {grace_epochs: 2}}")
-    settings = load(SweepExperiment, ["--config", str(file), "--sweep.trials", "7"])
+    settings = load(TuneAudio, ["--config", str(file), "--sweep.trials", "7"])
     assert settings.sweep.trials == 7
     assert settings.sweep.asha.grace_epochs == 2

@@ -1,8 +1,4 @@
-"""Batches as a pure function of (seed, epoch, step, world size), read straight from the store's shards.
-
-The global order of segments does not depend on the number of workers: each takes every n-th item of the
-same global batch. A resumed run asks for the same epoch and step and sees the same segments.
-"""
+"""A prepared library as datasets, read straight from the store's shards."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -117,48 +113,6 @@ def open_splits(
     names = [f"{name}:{track.id}" for name, members in chosen.items() for track in members]
     digest = hashlib.sha256("\n".join([recipe.id, teacher_id, *names]).encode()).hexdigest()[:12]
     return Splits(sets["train"], sets["validation"], sets["test"], digest)
-
-
-def training_batches(
-    dataset: Dataset,
-    *,
-    seed: int,
-    epoch: int,
-    batch_size: int,
-    segments_per_track: int,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Iterator[Batch]:
-    """This rank's share of every global batch of an epoch.
-
-    Each epoch draws `segments_per_track` segments of every track, in an order of its own. What does not
-    fill a global batch is left out, unless it would be everything.
-    """
-    order = epoch_order(dataset, seed, epoch, segments_per_track)
-    if len(order) < batch_size:
-        repeats = -(-batch_size // len(order))
-        order = (order * repeats)[:batch_size]
-    for start in range(0, len(order) - batch_size + 1, batch_size):
-        yield dataset.batch(order[start + rank : start + batch_size : world_size])
-
-
-def steps_per_epoch(dataset: Dataset, batch_size: int, segments_per_track: int) -> int:
-    """How many batches `training_batches` yields."""
-    return max(1, len(dataset) * segments_per_track // batch_size)
-
-
-def epoch_order(
-    dataset: Sequence[TrackRow], seed: int, epoch: int, segments_per_track: int
-) -> list[tuple[int, int]]:
-    """The (track, segment) pairs of an epoch: no segment of a track twice before all came once."""
-    generator = np.random.default_rng([seed, epoch])
-    rounds: list[tuple[int, int]] = []
-    drawn = [generator.permutation(len(row.segment_targets)) for row in dataset]
-    for turn in range(segments_per_track):
-        for track in generator.permutation(len(dataset)):
-            choice = drawn[track]
-            rounds.append((int(track), int(choice[turn % len(choice)])))
-    return rounds
 
 
 def all_batches(dataset: Dataset, batch_size: int) -> Iterator[Batch]:

@@ -1,13 +1,15 @@
 """One Ray Data pipeline from a source to the store: list, fetch, decode, segment, mel, teacher, write.
 
-One row is one track until it is written. A track whose audio is at fault becomes a quarantine row and
-costs no other track; a track that cannot be fetched now is reported and tried again by the next run.
+One row is one track until it is written: one fetch and one decode feed the mel and every teacher that
+lacks targets. A track whose audio is at fault becomes a quarantine row and costs no other track; a track
+that cannot be fetched now is reported and tried again by the next run. What one teacher cannot use goes to
+a quarantine of that teacher's, and costs neither the mel nor another teacher's targets.
 """
 
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from typing import Any
 
@@ -21,7 +23,7 @@ from etude.data.fetch import Fetch
 from etude.data.plan import Job, Plan, plan
 from etude.data.recall import recall
 from etude.data.shards import write_rows
-from etude.data.store import Quarantined, Store
+from etude.data.store import Quarantined, Store, targets_part
 from etude.errors import UserError
 from etude.sources import requests_at_a_time
 from etude.sources.base import Track
@@ -34,13 +36,21 @@ MAX_BLOCKS = 4096  # each costs the driver memory and time; where there are more
 
 @dataclass
 class PrepareReport:
-    """What a run did. Every track is in exactly one of the four counts."""
+    """What a run did. Every track is in exactly one of the first four counts, by its audio and first teacher.
+
+    A track is in quarantine if its audio is at fault or the first teacher can make nothing of it, whatever
+    the others do, and out of reach if its audio or its first teacher's vector cannot be had now. What
+    concerns only another teacher stands in `also_*` beside these counts, and its reason names the teacher.
+    If a run could write nothing of a track that lacks nothing of the first teacher's, the track was there.
+    """
 
     total: int
     found: int = 0  # there before
-    prepared: int = 0
+    prepared: int = 0  # something of the track was written
     quarantined: list[Quarantined] = field(default_factory=list)
     unreachable: list[Quarantined] = field(default_factory=list)
+    also_quarantined: list[Quarantined] = field(default_factory=list)
+    also_unreachable: list[Quarantined] = field(default_factory=list)
 
     def check(self) -> None:
         """Rows in must equal rows out plus quarantined plus out of reach."""
@@ -59,10 +69,13 @@ def prepare(job: Job, progress: Callable[[int, int, float], None]) -> PrepareRep
     _check_disk(store, planned)
     store.write_catalogue(planned.source_id, planned.catalogue)
     _compact(store, planned)
-    for place in (job.recipe.id, planned.parts[1]):
-        store.release(place, planned.again)
+    for place, tried_again in planned.again.items():
+        store.release(place, tried_again)
     report = PrepareReport(total=len(planned.catalogue), found=planned.found)
     report.quarantined = list(planned.quarantined.values())
+    report.also_quarantined = [
+        _naming(part, row) for part, refused in planned.refused.items() for row in refused.values()
+    ]
     rows = chain(
         recall(job, store, planned) if planned.recalled.any() else (),
         _rows(job, planned) if planned.heard.any() else (),
@@ -71,17 +84,7 @@ def prepare(job: Job, progress: Callable[[int, int, float], None]) -> PrepareRep
     progress(0, planned.todo, seconds)
     for done, (track, row) in enumerate(rows, start=1):
         seconds += track.duration_s or 0.0
-        if row["status"] == "prepared":
-            report.prepared += 1
-        else:
-            tries = planned.again[track.id].attempts + 1 if track.id in planned.again else 1
-            entry = Quarantined(track.id, track.uri, track.title, row["stage"], row["reason"], tries)
-            if row["status"] == "quarantined":
-                place = planned.parts[1] if entry.stage == "teacher" else job.recipe.id
-                store.write_quarantine(place, [entry])
-                report.quarantined.append(entry)
-            else:
-                report.unreachable.append(entry)
+        _count(report, job, store, planned, track, row)
         progress(done, planned.todo, seconds)
     _compact(store, planned)
     report.check()
@@ -91,11 +94,46 @@ def prepare(job: Job, progress: Callable[[int, int, float], None]) -> PrepareRep
         raise UserError(
             f"none of the {report.total} tracks is usable (the first, {worst.uri}: {worst.reason}): {mend}"
         )
-    if isinstance(job.teacher, StoredConfig) and vectors_hash(job.teacher) != job.teacher.version:
-        raise UserError(
-            "AudioMuse-AI changed its vectors while they were read: run this again, nothing is fetched twice"
-        )
+    for teacher in job.teachers:
+        if isinstance(teacher, StoredConfig) and vectors_hash(teacher) != teacher.version:
+            raise UserError(
+                "AudioMuse-AI changed its vectors while they were read: run this again, "
+                "nothing is fetched twice"
+            )
     return report
+
+
+def _count(
+    report: PrepareReport, job: Job, store: Store, planned: Plan, track: Track, row: dict[str, Any]
+) -> None:
+    """Put a track into the report, and what is at fault into quarantine."""
+    first = planned.parts[1]
+    faults = [(job.recipe.id, row["stage"], row)] if row["status"] != "prepared" else []
+    for answer in row["answers"] or ():
+        if answer["status"] != "prepared":
+            faults.append((targets_part(answer["teacher"], job.recipe), "teacher", answer))
+    # The first teacher cannot use these, as an earlier run found: they are in the report already.
+    counted = track.id in planned.quarantined
+    for place, stage, why in faults:
+        tries = planned.tries(place, track.id)
+        entry = Quarantined(track.id, track.uri, track.title, stage, why["reason"], tries)
+        bad = why["status"] == "quarantined"
+        if bad:
+            store.write_quarantine(place, [entry])
+        if place in (job.recipe.id, first) and not counted:
+            (report.quarantined if bad else report.unreachable).append(entry)
+            counted = True
+        else:
+            (report.also_quarantined if bad else report.also_unreachable).append(_naming(place, entry))
+    if not counted and row["wrote"]:
+        report.prepared += 1
+    elif not counted:
+        report.found += 1
+
+
+def _naming(place: str, row: Quarantined) -> Quarantined:
+    """The row with the teacher in its reason, if it was a teacher that found the fault."""
+    return replace(row, reason=f"{place.split('/')[1]}: {row.reason}") if row.stage == "teacher" else row
 
 
 def _check_disk(store: Store, planned: Plan) -> None:
@@ -147,7 +185,7 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
         .map_batches(
             Featurize,
             fn_constructor_args=(
-                job.recipe, job.teacher, options.min_duration_s, options.silence_dbfs, device,
+                job.recipe, job.teachers, options.min_duration_s, options.silence_dbfs, device,
             ),
             batch_size=1, batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=n_listening), num_cpus=0.5,

@@ -1,20 +1,19 @@
-"""Targets of tracks whose features are there, from a teacher that looks vectors up: no audio is fetched."""
+"""Targets of tracks whose features are there, from teachers that look vectors up: no audio is fetched."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from etude.audio.segment import segments_of
 from etude.data.plan import Job, Plan
-from etude.data.shards import PREPARED, write_rows
+from etude.data.shards import PREPARED, answer, write_rows
 from etude.data.store import Store
-from etude.errors import BadAudio, OutOfReach
 from etude.sources.base import Track
-from etude.teachers import build_teacher
-from etude.teachers.stored import StoredTeacher
+from etude.teachers.stored import StoredConfig, StoredTeacher
 
 
 def recall(job: Job, store: Store, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
@@ -22,33 +21,43 @@ def recall(job: Job, store: Store, planned: Plan) -> Iterator[tuple[Track, dict[
 
     Their lengths are read from the features; what lies in one shard there stays together.
     """
-    teacher = build_teacher(job.teacher)
-    assert isinstance(teacher, StoredTeacher)
-    features, _ = planned.parts
+    teachers = _stored_teachers(job)
+    features = planned.parts[0]
     where = store.committed(features)
-    tracks: dict[str, list[Track]] = defaultdict(list)
+    missing: dict[str, list[tuple[Track, list[bool]]]] = defaultdict(list)
     for items in planned.items(planned.recalled):
-        for text in items["track"].to_pylist():
+        texts, needed = items["track"].to_pylist(), items["need_targets"].to_pylist()
+        for text, asked in zip(texts, needed, strict=True):
             track = Track(**json.loads(text))
-            tracks[where[track.id]].append(track)
+            missing[where[track.id]].append((track, asked))
     try:
-        for shard, members in tracks.items():
+        for shard, members in missing.items():
             lengths = store.read_shard(features, shard).select(["track_id", "n_samples"]).to_pylist()
             n_samples = {row["track_id"]: row["n_samples"] for row in lengths}
-            rows = [_row(teacher, job, track, n_samples[track.id]) for track in members]
+            rows = [_row(teachers, asked, job, track, n_samples[track.id]) for track, asked in members]
             status = write_rows(pa.Table.from_pylist(rows, schema=PREPARED), job.store, job.recipe)
-            yield from zip(members, status.to_pylist(), strict=True)
+            yield from zip([track for track, _ in members], status.to_pylist(), strict=True)
     finally:
-        teacher.close()
+        for teacher in teachers.values():
+            teacher.close()
 
 
-def _row(teacher: StoredTeacher, job: Job, track: Track, n_samples: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"track_id": track.id, "teacher": teacher.id, "n_samples": n_samples}
-    try:
-        targets = teacher.recall(track, len(segments_of(n_samples, job.recipe)))
-    except BadAudio as error:
-        return row | {"status": "quarantined", "stage": "teacher", "reason": str(error)}
-    except OutOfReach as error:
-        return row | {"status": "unreachable", "stage": "teacher", "reason": str(error)}
-    vectors = {"segments": targets.segments.tobytes(), "track": targets.track.tobytes()}
-    return row | vectors | {"status": "prepared"}
+def _stored_teachers(job: Job) -> dict[int, StoredTeacher]:
+    """The teachers that look their vectors up, by their place among all."""
+    return {
+        number: StoredTeacher(config)
+        for number, config in enumerate(job.teachers)
+        if isinstance(config, StoredConfig)
+    }
+
+
+def _row(
+    teachers: Mapping[int, StoredTeacher], asked: Sequence[bool], job: Job, track: Track, n_samples: int
+) -> dict[str, Any]:
+    n_segments = len(segments_of(n_samples, job.recipe))
+    answers = [
+        answer(teachers[number].id, partial(teachers[number].recall, track, n_segments))
+        for number, wanted in enumerate(asked)
+        if wanted
+    ]
+    return {"track_id": track.id, "status": "prepared", "n_samples": n_samples, "answers": answers}

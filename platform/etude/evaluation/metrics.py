@@ -1,6 +1,7 @@
 """Figures of a student on held-out music, each beside what a constant or chance would reach."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -43,15 +44,12 @@ def evaluate(
 ) -> Metrics:
     """Compare segment vectors; `track_N` says which row of `teacher_tracks_TD` a segment belongs to."""
     student, teacher = unit(student_ND), unit(teacher_ND)
-    weight = 1.0 / np.bincount(track_N)[track_N]
-    weight = weight / weight.sum()
+    weight = segment_weights(track_N)
     cosine = float(weight @ (student * teacher).sum(axis=1))
     constant = best_constant_cosine(teacher, weight)
 
-    counts = np.bincount(track_N, minlength=len(teacher_tracks_TD))[:, None]
-    sums = np.zeros((len(teacher_tracks_TD), student_ND.shape[1]))
-    np.add.at(sums, track_N, student_ND)
-    tracks, teacher_tracks = unit(sums / counts), unit(teacher_tracks_TD)
+    tracks = unit(track_means(student_ND, track_N, len(teacher_tracks_TD)))
+    teacher_tracks = unit(teacher_tracks_TD)
     track_cosine = float((tracks * teacher_tracks).sum(axis=1).mean())
     track_constant = best_constant_cosine(teacher_tracks, np.full(len(tracks), 1 / len(tracks)))
 
@@ -77,6 +75,21 @@ def unit(vectors_ND: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.divide(vectors, np.maximum(lengths, 1e-12))
 
 
+def segment_weights(track_N: NDArray[np.integer]) -> NDArray[np.float64]:
+    """What each segment counts [n], so that every track counts the same and all together are 1."""
+    weight = 1.0 / np.bincount(track_N)[track_N]
+    return np.asarray(weight / weight.sum())
+
+
+def track_means(
+    vectors_ND: NDArray[np.floating], track_N: NDArray[np.integer], n_tracks: int
+) -> NDArray[np.float64]:
+    """The mean of each track's segments [n_tracks, dim]."""
+    sums = np.zeros((n_tracks, vectors_ND.shape[1]))
+    np.add.at(sums, track_N, vectors_ND)
+    return np.asarray(sums / np.bincount(track_N, minlength=n_tracks)[:, None])
+
+
 def best_constant_cosine(unit_ND: NDArray[np.float64], weight_N: NDArray[np.float64]) -> float:
     """Mean cosine of the one vector that fits all rows best: their mean's direction, so its length."""
     return float(np.linalg.norm(weight_N @ unit_ND))
@@ -99,18 +112,39 @@ def neighbour_overlap(
 
     With k or fewer candidates for some segment there is nothing to choose, and both are nan.
     """
+    return neighbour_overlaps(student_ND, teacher_ND, track_N, weight_N, (k,))[k]
+
+
+def neighbour_overlaps(
+    student_ND: NDArray[np.float64],
+    teacher_ND: NDArray[np.float64],
+    track_N: NDArray[np.integer],
+    weight_N: NDArray[np.float64],
+    ks: Sequence[int],
+) -> dict[int, tuple[float, float]]:
+    """`neighbour_overlap` for several numbers of neighbours, by number; all pairs are compared once."""
     candidates = len(track_N) - np.bincount(track_N)[track_N]
-    if len(track_N) == 0 or candidates.min() <= k:
-        return float("nan"), float("nan")
-    shared = np.zeros(len(track_N))
+    fewest = int(candidates.min()) if len(track_N) else 0
+    possible = [k for k in ks if fewest > k]
+    found = dict.fromkeys(ks, (float("nan"), float("nan")))
+    if not possible:
+        return found
+    most = max(possible)
+    shared = {k: np.zeros(len(track_N)) for k in possible}
     for start in range(0, len(track_N), ROWS):  # all pairs of a large library would not fit into memory
         rows = slice(start, start + ROWS)
         other = track_N[rows, None] != track_N[None, :]
-        nearest = []
-        for vectors in (student_ND, teacher_ND):
-            similarity = np.where(other, vectors[rows] @ vectors.T, -np.inf)
-            members = np.zeros_like(other)
-            np.put_along_axis(members, np.argpartition(-similarity, k, axis=1)[:, :k], True, axis=1)
-            nearest.append(members)
-        shared[rows] = (nearest[0] & nearest[1]).sum(axis=1) / k
-    return float(weight_N @ shared), float(weight_N @ (k / candidates))
+        nearest = [_nearest(np.where(other, v[rows] @ v.T, -np.inf), most) for v in (student_ND, teacher_ND)]
+        for k in possible:
+            members = [np.zeros_like(other) for _ in nearest]
+            for member, order in zip(members, nearest, strict=True):
+                np.put_along_axis(member, order[:, :k], True, axis=1)
+            shared[k][rows] = (members[0] & members[1]).sum(axis=1) / k
+    return found | {k: (float(weight_N @ shared[k]), float(weight_N @ (k / candidates))) for k in possible}
+
+
+def _nearest(similarity_RN: NDArray[np.float64], k: int) -> NDArray[np.intp]:
+    """Columns [r, k] of the k largest of every row, largest first; equal ones in the order of columns."""
+    chosen = np.sort(np.argpartition(-similarity_RN, k, axis=1)[:, :k], axis=1)
+    order = np.argsort(-np.take_along_axis(similarity_RN, chosen, axis=1), axis=1, kind="stable")
+    return np.asarray(np.take_along_axis(chosen, order, axis=1))

@@ -1,66 +1,63 @@
-"""The model card: what a file is, what it learned from, how good it is, under which licences."""
+"""The model card: what a set of files is, what it learned from, how good it is, under which licences."""
 
-from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from etude.data.batches import Splits
 from etude.evaluation.metrics import Metrics, shown
 from etude.export.parity import Parity
 
 
-def licenses(splits: Splits) -> dict[str, int]:
-    """How many tracks of each licence a student learned from."""
-    return dict(Counter(row.track.license for row in splits.train).most_common())
+@dataclass(frozen=True)
+class Card:
+    """The parts of a card that differ between systems."""
 
+    tags: tuple[str, ...]
+    what: str  # completes "A student of `teacher` for ..."
+    files: tuple[tuple[str, str], ...]  # file name, what goes in
+    figures_on: str  # completes "Figures on ..."
+    licenses: tuple[str, ...]  # one line each
 
-def card(
-    name: str,
-    metadata: Mapping[str, object],
-    test: Metrics,
-    parity: Mapping[str, Parity],
-    splits: Splits,
-) -> str:
-    """Markdown with the front matter that model hubs read."""
-    agreement = "\n".join(
-        f"| `{form}` | {p.n_segments} | {p.min_cosine:.6f} | {p.max_difference:.1e} |"
-        for form, p in parity.items()
-    )
-    learned = "\n".join(f"- {count} tracks: {license_}" for license_, count in licenses(splits).items())
-    return f"""---
+    def text(self, name: str, record: Mapping[str, Any], test: Metrics, parity: Mapping[str, Parity]) -> str:
+        """Markdown with the front matter that model hubs read."""
+        files = "\n".join(f"| `{file}` | {inputs} | `embedding` |" for file, inputs in self.files)
+        agreement = "\n".join(
+            f"| `{form}` | {p.n} | {p.min_cosine:.6f} | {p.max_difference:.1e} |"
+            for form, p in parity.items()
+        )
+        licenses = "\n".join(f"- {line}" for line in self.licenses)
+        return f"""---
 library_name: onnx
 pipeline_tag: feature-extraction
-tags: [music, audio-embedding, distillation]
+tags: [{", ".join(self.tags)}]
 ---
 # {name}
 
-A student of `{metadata["teacher"]}` for 10 s of music, {metadata["parameters"]:,} parameters,
-{int(str(metadata["macs"])) / 1e6:.0f} million multiply-adds.
+A student of `{record["teacher"]}` for {self.what}, {record["parameters"]:,} parameters,
+{record["macs"] / 1e6:.0f} million multiply-adds.
 
 | file | input | output |
 |---|---|---|
-| `student.onnx` | `mel_spectrogram` (batch, 1, 128, 1001) in dB | `embedding` |
-| `student_waveform.onnx` | `waveform` (batch, 480000), mono, 48 kHz, -1..1 | `embedding` |
+{files}
 
-Each file holds its recipe (`{metadata["recipe_id"]}`), teacher, data hash and figures under the metadata
-key `etude`.
+Each file holds how it was made, its teacher, data hash and figures under the metadata key `etude`.
 
-## Figures on {test.n_tracks:.0f} held-out tracks ({test.n_segments:.0f} segments)
+## Figures on {self.figures_on}
 
 | figure | student | doing nothing |
 |---|---|---|
 | cosine to the teacher | {shown(test.cosine, 4)} | {shown(test.constant_cosine, 4)} (best constant) |
 | skill (0 = constant, 1 = teacher) | {shown(test.skill)} | 0 |
-| cosine of whole tracks | {shown(test.track_cosine, 4)} | {shown(test.track_constant_cosine, 4)} |
+| cosine of whole items | {shown(test.track_cosine, 4)} | {shown(test.track_constant_cosine, 4)} |
 | overlap of 10 nearest neighbours | {shown(test.overlap)} | {shown(test.overlap_chance)} (chance) |
 
-## Agreement of the files with PyTorch on real audio
+## Agreement of the files with PyTorch on real input
 
-| form | segments | least cosine | largest difference |
+| form | inputs | least cosine | largest difference |
 |---|---|---|---|
 {agreement}
 
 ## Licences
 
-- the teacher's weights: {metadata["teacher_license"]}
-{learned}
+{licenses}
 """

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,13 +25,14 @@ METADATA_KEY = "etude"
 def export_onnx(spec: ExportSpec, folder: Path) -> Path:
     """Write `<folder>/<spec.name>.onnx`; returns its path."""
     path = folder / f"{spec.name}.onnx"
+    batch = torch.export.Dim("batch", min=1)
     with _quiet():
         program = torch.onnx.export(
             spec.module.eval(),
-            (torch.zeros(2, *spec.input_shape),),
-            input_names=[spec.input_name],
+            tuple(spec.inputs.values()),
+            input_names=list(spec.inputs),
             output_names=[spec.output_name],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamic_shapes=tuple({0: batch} for _ in spec.inputs),
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -73,13 +75,16 @@ def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
 
 
 def run_onnx(
-    opened: onnxruntime.InferenceSession, inputs: NDArray[np.float32], batch_size: int
+    opened: onnxruntime.InferenceSession,
+    inputs: NDArray[np.float32] | Mapping[str, NDArray[Any]],
+    batch_size: int,
 ) -> NDArray[np.float32]:
-    """Embeddings [n, dim] of inputs [n, ...], a batch at a time."""
-    name = opened.get_inputs()[0].name
+    """Embeddings [n, dim] of inputs [n, ...], by name if there are several, a batch at a time."""
+    named = inputs if isinstance(inputs, Mapping) else {opened.get_inputs()[0].name: inputs}
+    n = len(next(iter(named.values())))
     parts = [
-        opened.run(None, {name: inputs[start : start + batch_size]})[0]
-        for start in range(0, len(inputs), batch_size)
+        opened.run(None, {name: array[start : start + batch_size] for name, array in named.items()})[0]
+        for start in range(0, n, batch_size)
     ]
     return np.concatenate(parts)
 

@@ -6,11 +6,11 @@ from typing import Literal
 from pydantic import Field
 
 from etude.config import Secret
-from etude.experiment import Experiment
+from etude.experiments.audio import AudioExperiment
 from etude.teachers.stored import Table
 
 
-class EmbedLibrary(Experiment):
+class EmbedLibrary(AudioExperiment):
     """Embed a library. Files: --config FILE.yaml. Environment: ETUDE_SOURCE__DSN=postgresql://..."""
 
     plan: bool = False

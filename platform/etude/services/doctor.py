@@ -22,12 +22,13 @@ from pydantic import Field
 from etude.config import mask
 from etude.data.store import Store, features_part
 from etude.errors import BadAudio, UserError
-from etude.experiment import Experiment, load_teacher, pinned
+from etude.experiments.audio import AudioExperiment
 from etude.services import daemon
 from etude.services.local import ray_environment
 from etude.sources import DemoConfig, build_source
 from etude.sources.audiomuse import AudioMuseConfig
 from etude.sources.audiomuse_coverage import coverage
+from etude.teachers import build_teacher
 from etude.teachers.stored import StoredConfig, StoredTeacher
 from etude.teachers.stored_evidence import agreement, evidence
 
@@ -38,7 +39,7 @@ SAMPLE = 8  # tracks that a CLAP file is compared on
 TIMEOUT_S = 5.0
 
 
-class Doctor(Experiment):
+class Doctor(AudioExperiment):
     """Check what an experiment needs. Files: --config FILE.yaml. Environment: ETUDE_SOURCE__DSN=..."""
 
     clap: Path | None = Field(None, description="a CLAP ONNX file to compare AudioMuse-AI's vectors with")
@@ -169,7 +170,7 @@ def store(settings: Doctor) -> str:
 
 def teacher(settings: Doctor) -> str:
     """The teacher's files against their pinned hashes, or the vectors that stand for it."""
-    return load_teacher(pinned(settings)).id
+    return build_teacher(settings.pinned().teacher).id
 
 
 def source(settings: Doctor) -> str:

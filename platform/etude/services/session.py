@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from etude.experiment import Experiment
+from etude.experiments.base import Experiment
 from etude.services import daemon
 from etude.services.local import mlflow_server, ray_environment
 from etude.tracking.mlflow import Tracking
@@ -32,9 +32,9 @@ def connect(home: Path) -> str:
     return f"http://{ray.init(ignore_reinit_error=True, **options).dashboard_url}"
 
 
-def open_tracking(settings: Experiment, experiment: str) -> Tracking:
-    """The MLflow server that the settings or MLFLOW_TRACKING_URI name, else this home's own."""
+def open_tracking(settings: Experiment) -> Tracking:
+    """The system's experiment on the server that the settings or MLFLOW_TRACKING_URI name, or this home's."""
     uri = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri is None:
         uri = mlflow_server(settings.home, daemon.free_port())
-    return Tracking(uri, experiment)
+    return Tracking(uri, f"etude-{settings.system}")

@@ -1,75 +1,90 @@
 """Small networks that learn. A new architecture is one file and one line in `BACKBONES`."""
 
-import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
 
-from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from etude.config import Section
+from etude.errors import UserError
 from etude.students.blocks import Backbone
+from etude.students.config import StudentConfig
 from etude.students.convnet import convnet
-from etude.students.head import ProjectionHead
+from etude.students.dynamic_mobilenet import dynamic_mobilenet
+from etude.students.fusion import FusionStudent, Specialist, read_specialist, specialist_config
+from etude.students.head import BatchNormHead, ProjectionHead
 from etude.students.mobilenet import mobilenet
+from etude.students.published import load_published
+from etude.students.student import Student
+from etude.students.tinyclap import tinyclap
 
-__all__ = ["BACKBONES", "Student", "StudentConfig", "build_student"]
+__all__ = ["BACKBONES", "Student", "StudentConfig", "build_student", "read_specialist"]
 
 BACKBONES: dict[str, Callable[[float], Backbone]] = {
     "mobilenet": mobilenet,
+    "dynamic_mobilenet": dynamic_mobilenet,
+    "tinyclap": tinyclap,
     "convnet": convnet,
 }
 
-InputMap = Literal["natural_log", "none"]
 
+def build_student(
+    config: StudentConfig, dim: int, normalize: bool, *, state: Mapping[str, Tensor] | None = None
+) -> Student:
+    """A new student; `torch.manual_seed` before it decides its weights.
 
-class StudentConfig(Section):
-    """Which network learns, and how large it is."""
-
-    name: Literal["mobilenet", "convnet"] = "mobilenet"
-    width: float = Field(0.4, ge=0.1, le=4.0, description="scale of every layer's channels; mn04 is 0.4")
-    frame_stride: int = Field(
-        1,
-        ge=1,
-        le=8,
-        description="frames averaged into one: 2 is EfficientAT's hop of 20 ms, for half",
-    )
-    dropout: float = Field(0.1, ge=0, lt=1, description="in the projection head")
-    input_map: InputMap = Field(
-        "natural_log",
-        description="natural_log: decibels to (ln power + 4.5) / 5, as EfficientAT's weights expect",
-    )
-
-
-class Student(nn.Module):
-    """Mel spectrograms in decibels [b, n_mels, n_frames] to embeddings [b, dim]."""
-
-    def __init__(
-        self, backbone: Backbone, head: ProjectionHead, input_map: InputMap, frame_stride: int = 1
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-        self.input_map = input_map
-        self.frame_stride = frame_stride
-
-    def forward(self, mel_db: Tensor) -> Tensor:
-        """Embeddings [b, dim], of length 1 if the head normalises."""
-        mel = natural_log(mel_db) if self.input_map == "natural_log" else mel_db
-        if self.frame_stride > 1:
-            mel = functional.avg_pool1d(mel, self.frame_stride)
-        embedding: Tensor = self.head(self.backbone(mel))
-        return embedding
-
-
-def natural_log(mel_db: Tensor) -> Tensor:
-    """Decibels to the range that EfficientAT trains on, (ln power + 4.5) / 5: facts/audiomuse.md, d."""
-    return mel_db * (math.log(10) / 50) + 0.9
-
-
-def build_student(config: StudentConfig, dim: int, normalize: bool) -> Student:
-    """A new student; `torch.manual_seed` before it decides its weights."""
+    Published weights and a specialist are read from their files. With `state`, a student's state dict from a
+    checkpoint, it is that student again, and no file is needed. Raises UserError if a file cannot be read or
+    does not fit, or if `state` is of another student.
+    """
     backbone = BACKBONES[config.name](config.width)
-    head = ProjectionHead(backbone.n_features, dim, dropout=config.dropout, normalize=normalize)
-    return Student(backbone, head, config.input_map, config.frame_stride)
+    backbone.recompute_activations = config.recompute_activations
+    if config.weights and state is None:
+        load_published(backbone, config.weights)
+    student: Student
+    if config.specialist:
+        specialist = read_specialist(config.specialist) if state is None else _recorded(state, dim)
+        student = _fused(backbone, config, specialist, dim, normalize)
+    else:
+        heads = BatchNormHead if config.name == "tinyclap" else ProjectionHead
+        head = heads(backbone.n_features, dim, dropout=config.dropout, normalize=normalize)
+        student = Student(backbone, head, config.input_map, config.frame_stride)
+    if state is not None:
+        _load(student, state)
+    return student
+
+
+def _recorded(state: Mapping[str, Tensor], dim: int) -> Specialist:
+    config = specialist_config(state)
+    if config is None:
+        raise UserError(
+            "the checkpoint holds a student without a specialist, its configuration names one: configure the "
+            "student that it holds, or train anew"
+        )
+    prefix = "specialist."
+    tensors = {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+    return Specialist(config, tensors, dim, {})
+
+
+def _fused(
+    backbone: Backbone, config: StudentConfig, specialist: Specialist, dim: int, normalize: bool
+) -> FusionStudent:
+    if specialist.dim != dim:
+        raise UserError(
+            f"the specialist {config.specialist} gives {specialist.dim} dimensions, the teacher {dim}: give "
+            "one that was trained with this teacher"
+        )
+    trained = build_student(specialist.config, dim, normalize, state=specialist.state)
+    return FusionStudent(backbone, trained, config, specialist.config, dim, normalize)
+
+
+def _load(student: Student, state: Mapping[str, Tensor]) -> None:
+    try:
+        student.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"the checkpoint holds another student than its configuration says ({_first(error)}): configure "
+            "the student that it holds, or train anew"
+        ) from error
+
+
+def _first(error: RuntimeError) -> str:
+    return str(error).splitlines()[1].strip().rstrip(".:")

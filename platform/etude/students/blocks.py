@@ -1,12 +1,55 @@
-"""What convolutional students are built from."""
+"""What students' encoders are built from."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 
 class Backbone(nn.Module):
     """An encoder of mel spectrograms [b, n_mels, n_frames] whose features [b, n_features] a head takes."""
 
     n_features: int
+    recompute_activations: bool = False
+
+    def run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+        """`x` through `blocks` in turn.
+
+        With `recompute_activations` what the gradient needs of a block is computed a second time, not kept:
+        loss, gradients and running statistics are the same, only the input of every block stays in memory,
+        and a training step takes about a third longer.
+        """
+        again = self.recompute_activations and self.training and torch.is_grad_enabled()
+        for block in blocks:
+            x = _forgetful(block, x) if again else block(x)
+        return x
+
+
+# The compiler cannot follow `context_fn`: such blocks run as they are written.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _forgetful(block: nn.Module, x: Tensor) -> Tensor:
+    out: Tensor = checkpoint(
+        block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _statistics_kept(block))
+    )
+    return out
+
+
+@contextlib.contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """The same batch goes through `block` once more: running statistics have seen it already."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        # Autograd wants to find the running statistics saved as before: they are updated, by nothing.
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, n_batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, n_batches
 
 
 def as_image(mel_BMT: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from etude.students.blocks import Backbone, as_image, batch_norm, conv, pool, scaled
 
 CHANNELS = (32, 64, 128)
+LAYERS = 4  # of one block: convolution, norm, pooling, activation
 
 
 class ConvNet(Backbone):
@@ -29,7 +30,8 @@ class ConvNet(Backbone):
 
     def forward(self, mel_BMT: Tensor) -> Tensor:
         """Mel spectrograms [b, n_mels, n_frames] of at least 8 x 8 to features [b, n_features]."""
-        return pool(self.features(as_image(mel_BMT)))
+        blocks = (self.features[start : start + LAYERS] for start in range(0, len(self.features), LAYERS))
+        return pool(self.run(blocks, as_image(mel_BMT)))
 
 
 def convnet(width: float) -> ConvNet:

@@ -3,7 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,25 @@ from torch import Tensor, nn
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """A module that multiplies beside the convolutions and linear layers that it holds."""
+
+    def macs(self, output: Tensor) -> int:
+        """Those multiply-accumulates, for one call that returned `output`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Cost:
     """Size and work of one network."""
 
     parameters: int
-    macs: int  # multiply-accumulates of convolutions and linear layers, for one segment
+    macs: int  # multiply-accumulates of convolutions, linear layers and attention, for one batch
 
 
-def count(module: nn.Module, n_mels: int, n_frames: int) -> Cost:
-    """Count a module that takes mel spectrograms [b, n_mels, n_frames]; the module stays as it is.
+def count(module: nn.Module, *inputs: Tensor) -> Cost:
+    """Count a module for inputs of these shapes, a batch of one as a rule; the module stays as it is.
 
     Normalisation, activations and pooling are left out, as in the tables of the literature.
     """
@@ -30,13 +39,16 @@ def count(module: nn.Module, n_mels: int, n_frames: int) -> Cost:
 
     def add(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         nonlocal macs
-        macs += output.numel() * _inputs_per_output(layer)
+        if isinstance(layer, Counted):
+            macs += layer.macs(output)
+        else:
+            macs += output.numel() * _inputs_per_output(layer)
 
     for layer in shapes.modules():
-        if isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+        if isinstance(layer, (*CONVOLUTIONS, nn.Linear, Counted)):
             layer.register_forward_hook(add)
     with torch.no_grad():
-        shapes(torch.empty(1, n_mels, n_frames, device="meta"))
+        shapes(*(each.to("meta") for each in inputs))
     return Cost(parameters=sum(p.numel() for p in module.parameters()), macs=macs)
 
 

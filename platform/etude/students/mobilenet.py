@@ -80,12 +80,12 @@ class InvertedResidual(nn.Module):
         n_wide, n_out = scaled(block.expanded, width), scaled(block.out, width)
         layers: list[nn.Module] = []
         if n_wide != n_in:
-            layers.append(_unit(conv(n_in, n_wide, 1), block.activation))
+            layers.append(unit(conv(n_in, n_wide, 1), block.activation))
         depthwise = conv(n_wide, n_wide, block.kernel, stride=block.stride, groups=n_wide)
-        layers.append(_unit(depthwise, block.activation))
+        layers.append(unit(depthwise, block.activation))
         if block.squeeze:
             layers.append(ConcurrentSqueezeExcitation(n_wide))
-        layers.append(_unit(conv(n_wide, n_out, 1), None))
+        layers.append(unit(conv(n_wide, n_out, 1), None))
         self.block = nn.Sequential(*layers)
         self.is_residual = block.stride == 1 and n_in == n_out
 
@@ -104,19 +104,19 @@ class MobileNet(Backbone):
     def __init__(self, width: float, n_classes: int | None = None) -> None:
         super().__init__()
         n_channels = scaled(16, width)
-        layers: list[nn.Module] = [_unit(conv(1, n_channels, 3, stride=2), nn.Hardswish)]
+        layers: list[nn.Module] = [unit(conv(1, n_channels, 3, stride=2), nn.Hardswish)]
         for block in BLOCKS:
             layers.append(InvertedResidual(n_channels, block, width))
             n_channels = scaled(block.out, width)
         self.n_features = 6 * n_channels
-        layers.append(_unit(conv(n_channels, self.n_features, 1), nn.Hardswish))
+        layers.append(unit(conv(n_channels, self.n_features, 1), nn.Hardswish))
         self.features = nn.Sequential(*layers)
-        self.classifier = None if n_classes is None else _classifier(self.n_features, width, n_classes)
+        self.classifier = None if n_classes is None else classifier(self.n_features, width, n_classes)
         self.apply(_initialise)
 
     def forward(self, mel_BMT: Tensor) -> Tensor:
         """Features, or logits if there is a classifier."""
-        maps: Tensor = self.features(as_image(mel_BMT))
+        maps = self.run(self.features, as_image(mel_BMT))
         if self.classifier is None:
             return pool(maps)
         logits: Tensor = self.classifier(maps)
@@ -128,12 +128,14 @@ def mobilenet(width: float, n_classes: int | None = None) -> MobileNet:
     return MobileNet(width, n_classes)
 
 
-def _unit(convolution: nn.Conv2d, activation: type[nn.ReLU] | type[nn.Hardswish] | None) -> nn.Sequential:
+def unit(convolution: nn.Conv2d, activation: type[nn.ReLU] | type[nn.Hardswish] | None) -> nn.Sequential:
+    """A convolution, its batch norm and its activation, if there is one."""
     norm = batch_norm(convolution.out_channels)
     return nn.Sequential(convolution, norm, *([] if activation is None else [activation(inplace=True)]))
 
 
-def _classifier(n_features: int, width: float, n_classes: int) -> nn.Sequential:
+def classifier(n_features: int, width: float, n_classes: int) -> nn.Sequential:
+    """The published head: maps [b, n_features, m, t] to logits [b, n_classes]."""
     n_hidden = scaled(1280, width)
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(1),

@@ -4,28 +4,31 @@ The teacher is whichever the targets come from: CLAP, whose vectors have length 
 vectors are matched in length too, so that the student drops in where the teacher's were used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from etude.audio.augment import AugmentConfig, augment
+from etude.audio.augment import AugmentConfig, augment, masks_only
 from etude.audio.mel_module import WaveformMel
 from etude.audio.recipe import FeatureRecipe
 from etude.data.batches import Batch, Dataset, all_batches
 from etude.evaluation.metrics import Metrics, evaluate
-from etude.objectives.distillation import ObjectiveConfig, distillation_terms
-from etude.students import StudentConfig, build_student
+from etude.objectives.distillation import ObjectiveConfig
+from etude.objectives.strategies import Strategy, pairs
+from etude.students import Student, StudentConfig, build_student
 from etude.systems.base import ExportSpec
+from etude.systems.distilled import Distilled
+
+STUDENT = "student."  # where a system's state dict holds the student's
 
 
-class StudentClap(nn.Module):
-    """Student, objective and metrics as one module, so that data-parallel training wraps all of it."""
+class StudentClap(Distilled):
+    """An audio student that is compared with its teacher segment by segment, track by track, or both."""
 
-    mean: Tensor
-    variance: Tensor
+    student: Student
 
     def __init__(
         self,
@@ -36,34 +39,33 @@ class StudentClap(nn.Module):
         *,
         dim: int,
         normalized: bool,
+        strategy: Strategy = "segments",
+        anchors_AD: Tensor | None = None,
+        state: Mapping[str, Tensor] | None = None,
     ) -> None:
-        super().__init__()
-        self.student = build_student(student, dim, normalized)
+        """`state` is that of a trained system: this is then the same, and reads no file it began with."""
+        of_student = state and {k.removeprefix(STUDENT): v for k, v in state.items() if k.startswith(STUDENT)}
+        super().__init__(
+            build_student(student, dim, normalized, state=of_student), objective, dim, anchors_AD
+        )
+        if state is not None:
+            self.load_state_dict(state)
         self.recipe = recipe
-        self._objective = objective
-        self._augmentation = augmentation
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("variance", torch.ones(dim))
-
-    @property
-    def weights(self) -> dict[str, float]:
-        return self._objective.weights.model_dump()
-
-    def start_at(self, dataset: Dataset) -> None:
-        """Begin at the teacher's mean and spread over the training set instead of at nothing."""
-        mean, std = (torch.from_numpy(array) for array in dataset.target_statistics())
-        self.mean.copy_(mean)
-        self.variance.copy_(std.square())
-        self.student.head.start_at(mean, std)
+        self.normalized = normalized
+        self._strategy = strategy
+        # Heard anew, the waveform was changed already, for the teacher too.
+        recomputed = augmentation.targets == "recomputed"
+        self._augmentation = masks_only(augmentation) if recomputed else augmentation
 
     def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Loss terms of a batch; with a generator, of its augmented form."""
         mel, target = batch.mel, batch.target
         if generator is not None:
-            mel, target = augment(mel, target, self._augmentation, generator, self.recipe.floor_db)
-        return distillation_terms(
-            self.student(mel), target, self.mean, self.variance, self._objective.weights
+            mel, target = augment(mel, target, self._augmentation, generator, self.recipe)
+        student, teacher, weight = pairs(
+            self.student(mel), target, batch.track, self._strategy, normalized=self.normalized
         )
+        return self.terms(student, teacher, weight)
 
     forward = losses
 
@@ -88,14 +90,16 @@ class StudentClap(nn.Module):
         recipe = self.recipe
         return (
             ExportSpec(
-                "student", _OverMel(self.student), "mel_spectrogram",
-                (1, recipe.n_mels, recipe.n_frames), "embedding",
+                "student",
+                _OverMel(self.student),
+                {"mel_spectrogram": torch.zeros(2, 1, recipe.n_mels, recipe.n_frames)},
             ),
             ExportSpec(
-                "student_waveform", nn.Sequential(WaveformMel(recipe), self.student), "waveform",
-                (recipe.segment_samples,), "embedding",
+                "student_waveform",
+                nn.Sequential(WaveformMel(recipe), self.student),
+                {"waveform": torch.zeros(2, recipe.segment_samples)},
             ),
-        )  # fmt: skip
+        )
 
 
 def compare(student_ND: NDArray[np.float32], track_N: NDArray[np.int64], dataset: Dataset) -> Metrics:

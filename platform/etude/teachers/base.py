@@ -42,6 +42,11 @@ class Teacher(Protocol):
         """Licence of the weights, for the model card."""
         ...
 
+    @property
+    def anchors(self) -> NDArray[np.float32] | None:
+        """Directions [n, dim] of length 1 that have a meaning in the teacher's space, or None without any."""
+        ...
+
     def embed(self, audio: Audio, segments: Segments, track: Track) -> Targets:
         """Targets for every segment and for the whole track, as the teacher's own users compute them.
 

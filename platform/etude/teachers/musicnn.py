@@ -70,6 +70,12 @@ class MusiCNN:
         self._device = device
         self._net = MusiCNNNet(read_tensor_bundle(index, data)).eval().to(device)
 
+    @property
+    def anchors(self) -> NDArray[np.float32]:
+        """Directions [50, 200] in which the tags' logits grow: nothing lies between the vector and them."""
+        rows = self._net.tags.weight.cpu().numpy()
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
     def embed(self, audio: Audio, segments: Segments, track: Track | None = None) -> Targets:
         """For each segment the mean of its own patches, [n_segments, 200]; of all the track's patches, [200].
 

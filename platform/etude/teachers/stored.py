@@ -50,6 +50,7 @@ class StoredTeacher:
     """
 
     license = "unknown: that of the model with which AudioMuse-AI made the vectors"
+    anchors: NDArray[np.float32] | None = None
 
     def __init__(self, config: StoredConfig) -> None:
         self._dsn = _dsn(config)

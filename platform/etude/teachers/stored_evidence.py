@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from psycopg import sql
 from pydantic import SecretStr
@@ -17,6 +16,8 @@ from etude.audio.waveform import prepare_waveform
 from etude.errors import BadAudio, UserError
 from etude.sources.audiomuse_schema import connected, place_of, read_schema
 from etude.sources.base import Source, Track
+from etude.teachers.clap import RECIPE, check_clap, open_clap, segment_vectors, track_vector
+from etude.teachers.onnx_file import OnnxFile
 from etude.teachers.stored import DIMS, UNIT, StoredTeacher, Table, read_vector
 
 SAMPLE = 2000  # vectors whose lengths are looked at
@@ -24,8 +25,7 @@ STUDENT_SINCE = "2026-03-10"  # AudioMuse-AI 0.9.0 writes the vectors of a stude
 # CLAP's own front end, and with the frames closer together as AudioMuse-AI had them until then
 # (facts/audiomuse.md, b).
 CLAP_RECIPES = {
-    f"{hop} samples between frames": FeatureRecipe(n_fft=1024, n_mels=64, fmin=50.0, hop_length=hop)
-    for hop in (480, 320)
+    f"{hop} samples between frames": RECIPE.model_copy(update={"hop_length": hop}) for hop in (480, 320)
 }
 
 
@@ -112,46 +112,37 @@ async def agreement(
     A cosine near 1 says that this file wrote the vectors. Tracks without audio or vector are left out.
     Raises UserError if the file is none that takes such input.
     """
-    opened = _open(model)
+    file = open_clap(model)
+    fitting = _fitting(file)
     found: dict[str, list[float]] = {name: [] for name in CLAP_RECIPES}
     for track in tracks:
         try:
             stored = teacher.vector(track)
             data = await source.fetch(track)
-            for name, recipe in CLAP_RECIPES.items():
-                if _fits(opened, recipe):
-                    vector = clap_vector(opened, data, recipe)
-                    found[name].append(float(vector @ stored / np.linalg.norm(stored)))
+            for name, recipe in fitting.items():
+                vector = clap_vector(file, data, recipe)
+                found[name].append(float(vector @ stored / np.linalg.norm(stored)))
         except (BadAudio, OSError):
             continue
     return [Agreement(name, tuple(cosines)) for name, cosines in found.items()]
 
 
-def clap_vector(
-    opened: onnxruntime.InferenceSession, data: bytes, recipe: FeatureRecipe
-) -> NDArray[np.float32]:
+def clap_vector(file: OnnxFile, data: bytes, recipe: FeatureRecipe) -> NDArray[np.float32]:
     """A file's CLAP vector [512] of length 1, as AudioMuse-AI averages it. Raises BadAudio."""
     mel = log_mel(prepare_waveform(decode(data), recipe), recipe)
-    name = opened.get_inputs()[0].name
-    # One at a time: AudioMuse-AI found that the file's answers depend on the batch.
-    vectors = [opened.run(None, {name: mel.segment(i).T[None, None]})[0][0] for i in range(len(mel))]
-    units = [vector / np.linalg.norm(vector) for vector in vectors]
-    mean = np.mean(units, axis=0)
-    return np.asarray(mean / np.linalg.norm(mean), np.float32)
+    return track_vector(segment_vectors(file, mel))
 
 
-def _open(model: Path) -> onnxruntime.InferenceSession:
-    try:
-        opened = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors share no other base
-        raise UserError(f"{model} cannot be opened as an ONNX file ({type(error).__name__})") from error
-    inputs = opened.get_inputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[3] != 64:
-        shapes = ", ".join(f"{one.name} {one.shape}" for one in inputs)
-        raise UserError(f"{model} takes {shapes}, not mel_spectrogram [batch, 1, frames, 64] as CLAP does")
-    return opened
-
-
-def _fits(opened: onnxruntime.InferenceSession, recipe: FeatureRecipe) -> bool:
-    frames = opened.get_inputs()[0].shape[2]
-    return not isinstance(frames, int) or frames == recipe.n_frames
+def _fitting(file: OnnxFile) -> dict[str, FeatureRecipe]:
+    """The front ends whose mels the file takes. Raises UserError if it takes neither's."""
+    taken: dict[str, FeatureRecipe] = {}
+    for name, recipe in CLAP_RECIPES.items():
+        try:
+            check_clap(file, recipe)
+        except UserError as error:
+            refusal = error
+        else:
+            taken[name] = recipe
+    if not taken:
+        raise refusal
+    return taken

@@ -46,6 +46,7 @@ class Tracking:
     def __init__(self, uri: str, experiment: str) -> None:
         """Raises UserError if the server does not answer."""
         self.uri = uri.rstrip("/")
+        self.experiment = experiment
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         try:
             _knock(self.uri)

@@ -28,7 +28,7 @@ def save_checkpoint(folder: Path, epoch: int, state: State, *, best: bool) -> Pa
     if best:  # first: an epoch whose checkpoint is there is not done again, so its best must be there too
         _write(folder / "best.pt", state)
     _write(path, state)
-    for old in _newest_first(folder)[KEEP:]:
+    for old in newest_first(folder)[KEEP:]:
         old.unlink()
     return path
 
@@ -48,7 +48,7 @@ def load_checkpoint(path: Path) -> State:
 
 def load_latest(folder: Path) -> State | None:
     """The newest checkpoint that can be read, None if there is none; a damaged one is passed over, aloud."""
-    for path in _newest_first(folder):
+    for path in newest_first(folder):
         try:
             return load_checkpoint(path)
         except UserError as error:
@@ -56,7 +56,7 @@ def load_latest(folder: Path) -> State | None:
     return None
 
 
-def _newest_first(folder: Path) -> list[Path]:
+def newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.pt"), reverse=True)
 
 

@@ -16,8 +16,9 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from etude.config import Section
 from etude.errors import UserError
-from etude.experiment import Experiment, build_system, identity, load_teacher, open_data
+from etude.experiments.base import Experiment, configuration
 from etude.tracking.mlflow import Tracking
+from etude.training.epoch import Worker
 from etude.training.loop import train
 
 
@@ -31,12 +32,7 @@ class WorkersConfig(Section):
 
 
 def train_on_workers(
-    settings: Experiment,
-    workers: WorkersConfig,
-    folder: Path,
-    tracking_uri: str,
-    experiment: str,
-    run_id: str,
+    settings: Experiment, workers: WorkersConfig, folder: Path, tracking: Tracking, run_id: str
 ) -> Path:
     """Train to the end and return the best checkpoint. Needs a Ray session and a prepared library.
 
@@ -59,8 +55,8 @@ def train_on_workers(
         train_loop_config={
             "settings": settings,
             "folder": str(folder),
-            "tracking_uri": tracking_uri,
-            "experiment": experiment,
+            "tracking_uri": tracking.uri,
+            "experiment": tracking.experiment,
             "run_id": run_id,
         },
         scaling_config=ray.train.ScalingConfig(
@@ -88,8 +84,7 @@ def _worker(config: dict[str, Any]) -> None:
     device = get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    teacher = load_teacher(settings)
-    splits = open_data(settings, teacher)
+    study = settings.open()
     tracking = Tracking(config["tracking_uri"], config["experiment"]) if rank == 0 else None
 
     def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
@@ -100,15 +95,13 @@ def _worker(config: dict[str, Any]) -> None:
         ray.train.report(dict(metrics))
 
     train(
-        build_system(settings, teacher, settings.seed),
-        splits,
+        study.system(settings.seed),
+        study,
         settings.training,
         seed=settings.seed,
         folder=Path(config["folder"]),
         report=report,
-        identity=identity(settings, teacher, splits),
-        rank=rank,
-        world_size=world_size,
-        wrap=prepare_model if world_size > 1 else lambda module: module,
-        device=device,
+        identity=study.identity(),
+        configuration=configuration(settings),
+        worker=Worker(rank, world_size, device, prepare_model if world_size > 1 else lambda module: module),
     )

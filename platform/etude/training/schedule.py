@@ -3,12 +3,24 @@
 import math
 from typing import Any
 
+from pydantic import Field
+
+from etude.config import Section
+
+
+class PlateauConfig(Section):
+    """When the plateau schedule lowers the learning rate."""
+
+    factor: float = Field(0.3, gt=0, lt=1, description="what the learning rate is multiplied by")
+    patience: int = Field(3, ge=0, description="epochs without progress that are waited for")
+    threshold: float = Field(0.002, ge=0, description="a rise of the score that counts as progress")
+
 
 class Schedule:
     """State of the learning rate; steps are counted from 0 over the whole training.
 
-    `cosine` falls from 1 to `floor` at the last step. `plateau` stays at 1 and is cut to `cut` of itself
-    whenever the score has not risen by `threshold` for `patience` epochs.
+    `cosine` falls from 1 to `floor` at the last step. `plateau` stays at 1 and is multiplied by its factor,
+    down to `floor`, whenever the score has not risen by its threshold for more than its patience.
     """
 
     def __init__(
@@ -18,18 +30,14 @@ class Schedule:
         total_steps: int,
         warmup_steps: int,
         floor: float = 0.01,
-        cut: float = 0.3,
-        patience: int = 3,
-        threshold: float = 0.002,
+        plateau: PlateauConfig | None = None,
     ) -> None:
         assert kind in ("cosine", "plateau")
         self._kind = kind
         self._total_steps = total_steps
         self._warmup_steps = warmup_steps
         self._floor = floor
-        self._cut = cut
-        self._patience = patience
-        self._threshold = threshold
+        self._plateau = plateau or PlateauConfig()
         self._level = 1.0
         self._best = -math.inf
         self._waited = 0
@@ -45,12 +53,12 @@ class Schedule:
 
     def observe(self, score: float) -> None:
         """Hear an epoch's score, higher is better; a nan counts as no progress."""
-        if score > self._best + self._threshold:
+        if score > self._best + self._plateau.threshold:
             self._best, self._waited = score, 0
             return
         self._waited += 1
-        if self._waited > self._patience:
-            self._level, self._waited = self._level * self._cut, 0
+        if self._waited > self._plateau.patience:
+            self._level, self._waited = self._level * self._plateau.factor, 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"level": self._level, "best": self._best, "waited": self._waited}

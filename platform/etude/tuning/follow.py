@@ -9,6 +9,7 @@ from ray import tune
 from etude.tracking.mlflow import Tracking
 from etude.tuning.journal import Entry, Journal
 
+FIGURES = ("learning_rate", "stage")
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -32,7 +33,7 @@ class Follow(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        metrics = {k: v for k, v in result.items() if "/" in k or k in ("learning_rate", "seconds")}
+        metrics = {k: v for k, v in result.items() if "/" in k or k in FIGURES or k.startswith("seconds")}
         metrics = {k: v for k, v in metrics.items() if isinstance(v, float) and not k.startswith("config/")}
         self._tracking.log_metrics(self._runs[trial.config["trial"]], metrics, step=result["epoch"])
 

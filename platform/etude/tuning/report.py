@@ -28,7 +28,7 @@ def sweep_report(result: SweepResult, tracking: Tracking) -> str:
     runs = [result.trial_runs[trial.number] for trial in result.trials]
     return (
         f"\n{trials_table(result)}\n\n"
-        f"winner: trial {result.winner.number:03d} of {result.name}\n"
+        f"winner: trial {result.winner.name} of {result.name}\n"
         f"MLflow, all trials compared: {tracking.compare_url(runs)}\n"
         f"MLflow, the sweep:           {tracking.run_url(result.run_id)}\n"
     )
@@ -40,13 +40,13 @@ def trials_table(result: SweepResult) -> str:
     header = ["trial", "skill", "epochs", "ended", "params", "MMACs", *(key.split(".")[-1] for key in keys)]
     rows = [
         [
-            f"{trial.number:03d}",
+            trial.name,
             "-" if trial.score is None else f"{trial.score:.3f}",
             str(trial.epochs),
             trial.ended,
             f"{trial.parameters / 1e6:.2f}M",
             f"{trial.macs / 1e6:.0f}",
-            *(str(trial.overrides[key]) for key in keys),
+            *(str(trial.overrides.get(key, "")) for key in keys),
         ]
         for trial in result.trials
     ]

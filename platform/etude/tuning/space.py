@@ -1,6 +1,6 @@
 """A search space: dotted configuration keys to distributions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from ray.tune.search.sample import Domain
 
 from etude.config import Section, keys, unknown_key
 from etude.errors import UserError
-from etude.experiment import Experiment
+from etude.experiments.base import Experiment
 
 
 class Distribution(Section):
@@ -49,20 +49,15 @@ class Distribution(Section):
 
 
 Space = dict[str, Distribution]
-_FIXED = ("home", "source", "recipe", "teacher", "prepare", "split", "tracking")
 
 
-def check_space(space: Mapping[str, Distribution]) -> None:
+def check_space(varied: Iterable[str], kind: type[Experiment]) -> None:
     """Raises UserError if a key is none of the configuration's, or must not differ between trials."""
-    if not space:
-        raise UserError(
-            "the search space is empty: give sweep.space at least one key, or use jobs/train_audio.py"
-        )
-    known = set(keys(Experiment))
-    for key in space:
+    known = set(keys(kind))
+    for key in varied:
         if key not in known:
-            raise UserError(f"the search space names a key that is none: {unknown_key(Experiment, key)}")
-        if key.split(".")[0] in _FIXED:
+            raise UserError(f"the search space names a key that is none: {unknown_key(kind, key)}")
+        if key.split(".")[0] in kind.shared:
             raise UserError(
                 f"the search space varies {key}, but trials must share {key.split('.')[0]}: take it out"
             )

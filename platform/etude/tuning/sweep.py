@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,14 +24,14 @@ from ray import tune
 
 from etude.config import mask
 from etude.errors import UserError
-from etude.experiment import Experiment, load_teacher, open_data
+from etude.experiments.base import Experiment
 from etude.tracking.mlflow import Tracking
 from etude.training.loop import SCORE
 from etude.tuning.follow import MLFLOW_STATUS, Follow
 from etude.tuning.journal import Entry, Journal
 from etude.tuning.scheduler import JournaledAsha
 from etude.tuning.space import check_space, sample
-from etude.tuning.trial import SweepExperiment, run_trial, student_cost, trial_settings
+from etude.tuning.trial import SweepConfig, run_trial, trial_settings
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Trial:
     """One trial as a sweep's table shows it."""
 
     number: int
+    name: str
     overrides: dict[str, Any]
     settings: Experiment
     epochs: int
@@ -75,33 +76,40 @@ def trial_folder(sweep: Path, number: int) -> Path:
     return sweep / "trials" / f"{number:03d}"
 
 
-def draw(settings: SweepExperiment, seed: tuple[int, int]) -> list[dict[str, Any]]:
+def draw(settings: Experiment, sweep: SweepConfig, seed: tuple[int, int]) -> list[dict[str, Any]]:
     """Every trial's overrides. Raises UserError if the space or one of its values does not fit."""
-    check_space(settings.sweep.space)
-    drawn = sample(settings.sweep.space, settings.sweep.trials, seed)
+    if bool(sweep.space) == bool(sweep.cases):
+        raise UserError(
+            "give a sweep either sweep.space, from which trials are drawn, or sweep.cases, which lists them"
+        )
+    check_space([*sweep.space, *(key for case in sweep.cases.values() for key in case)], type(settings))
+    drawn = list(sweep.cases.values()) or sample(sweep.space, sweep.trials, seed)
     for overrides in drawn:
         trial_settings(settings, overrides)
     return drawn
 
 
 def run_sweep(
-    settings: SweepExperiment, tracking: Tracking, tags: Mapping[str, str], say: Callable[[str], None]
+    settings: Experiment,
+    sweep: SweepConfig,
+    tracking: Tracking,
+    tags: Mapping[str, str],
+    say: Callable[[str], None],
 ) -> SweepResult:
-    """Run or continue the sweep that the settings describe. Needs a Ray session and a prepared library.
+    """Run or continue the sweep that the settings describe. Needs a Ray session and prepared data.
 
     Raises UserError if every trial failed, or another process is at work on the same sweep.
     """
-    draw(settings, (settings.seed, 0))
-    teacher = load_teacher(settings)
-    splits = open_data(settings, teacher)
-    home = settings.home
-    folder, number, continued = _choose_folder(home / "sweeps", settings, splits.data_hash)
+    draw(settings, sweep, (settings.seed, 0))
+    study = settings.open()
+    folder, number, continued = _choose_folder(settings.home / "sweeps", settings, sweep, study.data_hash)
     lock = _lock(folder)
-    drawn = draw(settings, (settings.seed, number))
-    _write_plan(folder, settings, drawn)
+    drawn = draw(settings, sweep, (settings.seed, number))
+    names = list(sweep.cases) or [f"{index:03d}" for index in range(len(drawn))]
+    _write_plan(folder, settings, sweep, drawn)
     journal = Journal(folder / "journal.jsonl")
     parent = tracking.run(folder.name, folder.name, tags={**tags, "etude.kind": "sweep"})
-    tracking.log_params(parent, settings.model_dump())
+    tracking.log_params(parent, {**settings.model_dump(), "sweep": sweep.model_dump()})
     ended = journal.ended()
     todo = [index for index in range(len(drawn)) if index not in ended]
     say(
@@ -112,19 +120,19 @@ def run_sweep(
     runs = {
         index: tracking.run(
             f"{folder.name}/{index:03d}",
-            f"trial {index:03d}",
+            f"trial {names[index]}",
             parent=parent,
             tags={**tags, "etude.kind": "trial"},
         )
         for index in range(len(drawn))
     }
     if todo:
-        _tune(settings, folder, drawn, todo, journal, tracking, runs, say)
+        _tune(settings, sweep, folder, drawn, todo, journal, tracking, runs, say)
     left = set(range(len(drawn))) - set(journal.ended())
     assert not left, f"trials {sorted(left)} have not ended"
     for index in ended:
         tracking.end(runs[index], MLFLOW_STATUS[ended[index].ended])
-    trials = _table(settings, drawn, journal, teacher.dim)
+    trials = _table(settings, drawn, names, journal)
     result = SweepResult(folder.name, folder, trials, parent, runs, continued, lock)
     if all(trial.score is None for trial in trials):
         tracking.end(parent, "FAILED")
@@ -143,7 +151,8 @@ def finish(result: SweepResult, outcome: Mapping[str, Any]) -> None:
 
 
 def _tune(
-    settings: SweepExperiment,
+    settings: Experiment,
+    sweep: SweepConfig,
     folder: Path,
     drawn: list[dict[str, Any]],
     todo: list[int],
@@ -152,9 +161,9 @@ def _tune(
     runs: dict[int, str],
     say: Callable[[str], None],
 ) -> None:
-    resources = {"CPU": settings.sweep.cpus_per_trial}
-    if settings.sweep.gpus_per_trial:
-        resources["GPU"] = settings.sweep.gpus_per_trial
+    resources = {"CPU": sweep.cpus_per_trial}
+    if sweep.gpus_per_trial:
+        resources["GPU"] = sweep.gpus_per_trial
     there = ray.cluster_resources()
     at_once = min(int(there.get(name, 0) // need) for name, need in resources.items())
     if at_once < 1:
@@ -177,7 +186,7 @@ def _tune(
         param_space={"trial": tune.grid_search(todo)},
         tune_config=tune.TuneConfig(
             scheduler=JournaledAsha(
-                journal, settings.sweep.asha, max_epochs=_most_epochs(settings, drawn), metric=SCORE
+                journal, sweep.asha, max_epochs=_most_epochs(settings, drawn), metric=SCORE
             ),
             max_concurrent_trials=at_once,
             reuse_actors=True,
@@ -185,7 +194,7 @@ def _tune(
         run_config=tune.RunConfig(
             name="ray",
             storage_path=str(folder),
-            failure_config=tune.FailureConfig(max_failures=settings.sweep.max_failures),
+            failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
             callbacks=[Follow(journal, tracking, runs, say, len(drawn))],
             verbose=0,
         ),
@@ -193,11 +202,14 @@ def _tune(
     tuner.fit()
 
 
-def _choose_folder(root: Path, settings: SweepExperiment, data_hash: str) -> tuple[Path, int, bool]:
+def _choose_folder(
+    root: Path, settings: Experiment, sweep: SweepConfig, data_hash: str
+) -> tuple[Path, int, bool]:
     """The folder of the unfinished sweep with these settings and data, or of a new one."""
     same = settings.model_dump(mode="json", exclude={"home", "tracking", "prepare"})
+    same["sweep"] = sweep.model_dump(mode="json")
     digest = hashlib.sha256(json.dumps([same, data_hash], sort_keys=True).encode()).hexdigest()[:8]
-    prefix = f"{settings.sweep.name}-{digest}"
+    prefix = f"{sweep.name}-{digest}"
     numbers = sorted(int(path.name.rsplit("-", 1)[1]) for path in root.glob(f"{prefix}-[0-9]*"))
     last = numbers[-1] if numbers else 0
     unfinished = bool(numbers) and not (root / f"{prefix}-{last:03d}" / "result.json").exists()
@@ -218,26 +230,28 @@ def _lock(folder: Path) -> IO[str]:
     return file
 
 
-def _write_plan(folder: Path, settings: SweepExperiment, drawn: list[dict[str, Any]]) -> None:
-    (folder / "sweep.yaml").write_text(
-        yaml.safe_dump({"settings": mask(settings), "trials": drawn}, sort_keys=False)
-    )
+def _write_plan(folder: Path, settings: Experiment, sweep: SweepConfig, drawn: list[dict[str, Any]]) -> None:
+    plan = {"settings": mask(settings), "sweep": mask(sweep), "trials": drawn}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
 
 
-def _most_epochs(settings: SweepExperiment, drawn: list[dict[str, Any]]) -> int:
-    return max(trial_settings(settings, overrides).training.epochs for overrides in drawn)
+def _most_epochs(settings: Experiment, drawn: list[dict[str, Any]]) -> int:
+    return max(trial_settings(settings, overrides).training.most_epochs for overrides in drawn)
 
 
-def _table(settings: SweepExperiment, drawn: list[dict[str, Any]], journal: Journal, dim: int) -> list[Trial]:
+def _table(
+    settings: Experiment, drawn: list[dict[str, Any]], names: Sequence[str], journal: Journal
+) -> list[Trial]:
     ended = journal.ended()
     rows = []
     for number, overrides in enumerate(drawn):
         chosen = trial_settings(settings, overrides)
-        cost = student_cost(chosen, dim)
+        cost = chosen.cost()
         entry = ended.get(number, Entry(number))
         rows.append(
             Trial(
                 number,
+                names[number],
                 overrides,
                 chosen,
                 journal.reported_epoch(number),

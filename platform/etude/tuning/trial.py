@@ -11,9 +11,8 @@ from ray import tune
 
 from etude.config import Section, explain, with_overrides
 from etude.errors import UserError
-from etude.experiment import Experiment, build_system, identity, load_teacher, open_data
-from etude.students import build_student
-from etude.students.cost import Cost, count
+from etude.experiments.base import E, Experiment, configuration
+from etude.training.epoch import Worker
 from etude.training.loop import train
 from etude.tuning.scheduler import AshaConfig
 from etude.tuning.space import Space
@@ -22,34 +21,25 @@ from etude.tuning.space import Space
 class SweepConfig(Section):
     """What is searched, how long, and with what."""
 
-    name: str = Field("audio", pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field("sweep", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     space: Space = Field(default_factory=dict, description="dotted keys to distributions")
-    trials: int = Field(12, ge=1)
+    cases: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="instead of a space: trials by name, each with its dotted keys"
+    )
+    trials: int = Field(12, ge=1, description="how many are drawn from the space")
     asha: AshaConfig = AshaConfig()
     cpus_per_trial: float = Field(1, gt=0)
     gpus_per_trial: float = Field(0, ge=0)
     max_failures: int = Field(1, ge=0, description="restarts of a trial that fails, from its checkpoint")
 
 
-class SweepExperiment(Experiment):
-    """An experiment of many trials."""
-
-    sweep: SweepConfig = SweepConfig()
-
-
-def trial_settings(settings: SweepExperiment, overrides: Mapping[str, Any]) -> Experiment:
+def trial_settings(settings: E, overrides: Mapping[str, Any]) -> E:
     """The configuration of one trial. Raises UserError if a drawn value does not fit."""
-    base = settings.model_dump(include=set(Experiment.model_fields))
     try:
-        return Experiment(**with_overrides(base, overrides))
+        return type(settings)(**with_overrides(settings.model_dump(), overrides))
     except ValidationError as error:
-        raise UserError(f"the search space draws {dict(overrides)}: {explain(Experiment, error)}") from None
-
-
-def student_cost(settings: Experiment, dim: int) -> Cost:
-    """Parameters and MACs of a configuration's student for one segment."""
-    student = build_student(settings.student, dim, normalize=False)
-    return count(student, settings.recipe.n_mels, settings.recipe.n_frames)
+        reason = explain(type(settings), error)
+        raise UserError(f"the search space draws {dict(overrides)}: {reason}") from None
 
 
 def run_trial(config: dict[str, Any], work: Mapping[int, tuple[Experiment, Path, int]]) -> None:
@@ -63,15 +53,20 @@ def run_trial(config: dict[str, Any], work: Mapping[int, tuple[Experiment, Path,
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    teacher = load_teacher(settings)
-    splits = open_data(settings, teacher)
-    seed = settings.seed * 1000 + number
-    system = build_system(settings, teacher, seed)
+    study = settings.open()
 
     def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
         tune.report(dict(metrics))
 
     train(
-        system, splits, settings.training, seed=seed, folder=folder, report=report,
-        identity=identity(settings, teacher, splits), device=device, replay_after=reported,
-    )  # fmt: skip
+        study.system(settings.seed),
+        study,
+        settings.training,
+        seed=settings.seed,
+        folder=folder,
+        report=report,
+        identity=study.identity(),
+        configuration=configuration(settings),
+        worker=Worker(device=device),
+        replay_after=reported,
+    )

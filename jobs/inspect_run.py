@@ -1,0 +1,47 @@
+"""What became of runs: figures of every epoch, what a checkpoint was made with, what a configuration costs.
+
+    python jobs/inspect_run.py ~/.local/share/etude/runs                 every run below it, epoch by epoch
+    python jobs/inspect_run.py .../trials/003 --columns train/cosine,learning_rate
+    python jobs/inspect_run.py .../best.pt --config-of                   the configuration that made it
+    python jobs/inspect_run.py --cost audio --student.width 1.0          parameters and multiply-adds
+
+To go on from a checkpoint with a part of its state left behind, as `--training.reset optimizer,schedule`:
+jobs/train_audio.py and jobs/train_text.py with --training.start_from. All options: --help.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from etude.cli import guarded, say
+from etude.config import load
+from etude.experiments.audio import AudioExperiment
+from etude.experiments.base import Experiment
+from etude.experiments.text import TextExperiment
+from etude.runs import cost_report, made_with, runs_report
+
+KINDS: dict[str, type[Experiment]] = {"audio": AudioExperiment, "text": TextExperiment}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("paths", nargs="*", type=Path, help="checkpoints, runs, or folders of runs")
+    parser.add_argument("--columns", default="", help="figures to show instead of the usual, with commas")
+    parser.add_argument("--config-of", action="store_true", help="print a checkpoint's configuration")
+    parser.add_argument("--cost", choices=KINDS, help="count the student that the other options describe")
+    chosen, rest = parser.parse_known_args(argv)
+    if chosen.cost:
+        say(cost_report(load(KINDS[chosen.cost], rest)))
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    elif chosen.config_of:
+        say(made_with(chosen.paths))
+    else:
+        say(runs_report(chosen.paths, [name for name in chosen.columns.split(",") if name]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main)(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""The two that can understand a query: a teacher's text encoder, and an exported text student."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from etude.errors import UserError
+from etude.evaluation.metrics import unit
+from etude.export.onnx import read_metadata, run_onnx, session
+from etude.students.text import load_tokenizer, shorten
+from etude.teachers import ClapConfig, MusiCNNConfig, TeacherConfig
+from etude.teachers.clap_text import MAX_TOKENS, ClapText
+
+_BATCH_SIZE = 16
+
+
+class Encoder(Protocol):
+    """Texts to vectors in the space of the tracks."""
+
+    def too_long(self, texts: Sequence[str]) -> list[int]:
+        """Indices of the texts that are longer than the model takes."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [n, dim]."""
+        ...
+
+
+def encoder_of(teacher: TeacherConfig) -> ClapText | None:
+    """The text encoder that belongs to an audio teacher, if any. Raises UserError if it is damaged."""
+    if isinstance(teacher, ClapConfig) and teacher.text_model and teacher.tokenizer:
+        return ClapText(teacher.text_model, teacher.tokenizer)
+    return None
+
+
+def without_encoder(teacher: TeacherConfig) -> str:
+    """A sentence about a teacher that has no text encoder."""
+    if isinstance(teacher, ClapConfig):
+        return (
+            "the teacher's text encoder is not set: give --teacher.text_model and --teacher.tokenizer "
+            "for text queries"
+        )
+    if isinstance(teacher, MusiCNNConfig):
+        return f"this teacher, {teacher.name}, understands no text"
+    return f"Étude has no text encoder for this teacher, {teacher.name}, so it understands no text here"
+
+
+def embed_queries(encoder: Encoder, queries: Sequence[str]) -> NDArray[np.float64]:
+    """Unit vectors [n, dim]. Raises UserError if a query is longer than the model takes."""
+    if too_long := encoder.too_long(queries):
+        limit = encoder.max_tokens if isinstance(encoder, ExportedText) else MAX_TOKENS
+        raise UserError(
+            f"the query {shorten(queries[too_long[0]])!r} is longer than the text model takes "
+            f"({limit} tokens, start and end included): shorten it"
+        )
+    return unit(encoder.embed(queries))
+
+
+class ExportedText:
+    """An exported text student: `text_student.onnx`, with the `tokenizer.json` that lies beside it.
+
+    `teacher` is the id of the text teacher whose space it must have learned. Raises UserError if a file is
+    missing or not from Étude, or if the two do not fit each other or the teacher.
+    """
+
+    def __init__(self, path: Path, teacher: str) -> None:
+        record = _record(path)
+        if "max_tokens" not in record:
+            raise UserError(f"{path} is no text student: give a text_student.onnx")
+        if record["teacher"] != teacher:
+            raise UserError(
+                f"{path} learned from {record['teacher']}, the tracks are found by {teacher}: their vectors "
+                "cannot be compared; give a text student of this teacher"
+            )
+        self.max_tokens = int(str(record["max_tokens"]))
+        self._tokens = load_tokenizer(path.parent / "tokenizer.json", self.max_tokens)
+        if self._tokens.id != record["tokenizer"]:
+            raise UserError(
+                f"the tokenizer.json beside {path} is not {record['tokenizer']}, with which it was trained: "
+                "put that one beside it"
+            )
+        self._session = session(path)
+
+    def too_long(self, texts: Sequence[str]) -> list[int]:
+        return self._tokens.too_long(texts)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        input_ids, attention_mask = self._tokens.ids(texts, self.max_tokens)
+        named = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+        return run_onnx(self._session, named, _BATCH_SIZE)
+
+
+def _record(path: Path) -> dict[str, object]:
+    try:
+        record = read_metadata(path)
+    except OSError as error:
+        raise UserError(f"cannot read the text student {path}: {error.strerror or error}") from None
+    except DecodeError:
+        record = {}
+    if not record:
+        raise UserError(f"{path} is not an ONNX file that Étude has exported: choose another")
+    return record

@@ -1,0 +1,117 @@
+"""What all experiments share, and what training, sweeping and publishing ask of one."""
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from etude.config import Section, Settings, default_home, mask, without_secrets
+from etude.students.cost import Cost
+from etude.systems.base import System, TrainingData
+from etude.training.plan import TrainingConfig
+
+
+class TrackingConfig(Section):
+    """Where runs are compared."""
+
+    uri: str | None = Field(
+        None, description="an MLflow server; without one, MLFLOW_TRACKING_URI, or one started here"
+    )
+
+
+class Experiment(Settings):
+    """The keys that every experiment has."""
+
+    system: ClassVar[str]  # names the experiment and the model in MLflow: etude-<system>
+    shared: ClassVar[frozenset[str]] = frozenset({"home", "tracking"})  # what trials of a sweep must share
+    shaping: ClassVar[frozenset[str]] = frozenset({"seed", "training"})  # what a trained student depends on
+
+    home: Path = Field(default_factory=default_home, description="where all that is made lies")
+    seed: int = 0
+    training: TrainingConfig = TrainingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()  # workers run in folders of their own
+
+    @property
+    def cache(self) -> Path:
+        """Where what can be made again is kept."""
+        return self.home / "cache"
+
+    def pinned(self) -> Self:
+        """The settings with all that could change meanwhile fixed, so that every process means the same."""
+        return self
+
+    @abstractmethod
+    def cost(self) -> Cost:
+        """Parameters and multiply-adds of the student for one item. Needs the teacher, but no data."""
+
+    @abstractmethod
+    def open(self) -> "Study":
+        """Open the data and the teacher. Raises UserError if something is missing."""
+
+
+class Study(Protocol):
+    """An experiment whose data is open: all that training, sweeping and publishing ask of it."""
+
+    @property
+    def settings(self) -> Experiment: ...
+
+    @property
+    def training(self) -> TrainingData: ...
+
+    @property
+    def validation(self) -> Any:
+        """What `System.evaluate` takes, for choosing a student."""
+        ...
+
+    @property
+    def test(self) -> Any:
+        """The same, never seen by any choice."""
+        ...
+
+    @property
+    def data_hash(self) -> str:
+        """Twelve digits that change with the data."""
+        ...
+
+    def system(self, seed: int, state: Mapping[str, Tensor] | None = None) -> System:
+        """The untrained system, whose weights depend on nothing but the settings and the seed.
+
+        With `state`, a checkpoint's "model", it is that one, and files that it began with are not needed.
+        """
+        ...
+
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint must share with a run that resumes from it."""
+        ...
+
+
+E = TypeVar("E", bound=Experiment)
+
+
+def part(settings: Experiment, kind: type[E]) -> E:
+    """The experiment of this kind among a job's settings, without the job's own keys."""
+    return kind(**settings.model_dump(include=set(kind.model_fields)))
+
+
+def fingerprint(study: Study) -> str:
+    """Eight digits that change with anything that changes a trained student."""
+    settings = study.settings
+    shaped = settings.model_dump(mode="json", include=set(settings.shaping))
+    text = json.dumps([shaped, study.data_hash], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def configuration(settings: Experiment) -> dict[str, Any]:
+    """The resolved configuration as plain values without secrets, for checkpoints."""
+    plain: dict[str, Any] = json.loads(json.dumps(mask(without_secrets(settings)), default=str))
+    return plain

@@ -1,0 +1,100 @@
+"""From a checkpoint back to the experiment that made it; nothing that a checkpoint holds is ever run."""
+
+import logging
+import pickle
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from etude.audio.recipe import decoder_version
+from etude.config import load
+from etude.errors import UserError
+from etude.experiments.audio import AudioExperiment
+from etude.experiments.base import Experiment, Study
+from etude.experiments.text import TextExperiment
+from etude.export.audio import AudioRelease
+from etude.export.text import TextRelease
+from etude.training.checkpoint import State, load_checkpoint
+
+E = TypeVar("E", bound=Experiment)
+log = logging.getLogger(__name__)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A checkpoint, or the best one of a run's folder. Raises UserError if there is none."""
+    file = path.expanduser().absolute()
+    file = file / "best.pt" if file.is_dir() else file
+    if not file.is_file():
+        raise UserError(f"there is no {file}: give a checkpoint, or the folder of a run")
+    return file
+
+
+def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> AudioRelease | TextRelease:
+    """Open the experiment of a checkpoint; `options` (`--home`, `--config`...) are laid on its configuration.
+
+    Raises UserError if the checkpoint is damaged, holds code, does not say what made it, or was made with
+    another recipe, teacher or student than what is here.
+    """
+    state = _read(checkpoint)
+    config, identity = state.get("config"), state.get("identity")
+    if not config or not identity:
+        raise UserError(
+            f"{checkpoint} does not say which configuration made it: give one of jobs/train_audio.py, "
+            "jobs/train_text.py or a sweep"
+        )
+    if "recipe" in config:
+        audio = _load(AudioExperiment, config, options).pinned()
+        if audio.recipe.decoder != decoder_version():
+            raise UserError(
+                f"{checkpoint} learned from audio as {audio.recipe.decoder} decodes it, here is "
+                f"{decoder_version()}: install those versions, or prepare and train again"
+            )
+        study = audio.open()
+        _check(checkpoint, identity, study)
+        return AudioRelease(study)
+    if "queries" in config:
+        text = _load(TextExperiment, config, options).open()
+        _check(checkpoint, identity, text)
+        return TextRelease(text)
+    raise UserError(f"{checkpoint} was made by a system that is neither audio nor text: choose another")
+
+
+def _read(checkpoint: Path) -> State:
+    try:
+        return load_checkpoint(checkpoint)
+    except UserError as error:
+        cause = error.__cause__
+        if isinstance(cause, pickle.UnpicklingError) and "Unsupported" in str(cause):
+            raise UserError(
+                f"{checkpoint} holds code, which Étude never runs, where numbers belong: choose another"
+            ) from error
+        raise UserError(
+            f"{checkpoint} is no whole checkpoint of Étude, it is truncated or another file: choose another"
+        ) from error
+
+
+def _load(kind: type[E], config: Mapping[str, Any], options: Sequence[str]) -> E:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(yaml.safe_dump(dict(config)).replace("$", "$$"))  # `read_yaml` substitutes names
+        return load(kind, ["--config", str(file), *options])
+
+
+def _check(checkpoint: Path, identity: Mapping[str, str], study: Study) -> None:
+    for key, here in study.identity().items():
+        made_with = identity.get(key)
+        if made_with == here:
+            continue
+        if key == "data":
+            log.warning(
+                "the library has changed since %s was trained: the figures are those of what is held out now",
+                checkpoint,
+            )
+            continue
+        raise UserError(
+            f"{checkpoint} was made with {key} {made_with}, here it is {here}: choose another, or leave out "
+            "the options that change it"
+        )

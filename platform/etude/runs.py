@@ -1,0 +1,74 @@
+"""Runs as their checkpoints tell of them: figures by epoch, configurations, costs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from etude.errors import UserError
+from etude.experiments.base import Experiment
+from etude.training.checkpoint import State, load_checkpoint, newest_first
+
+USUAL = ("train/loss", "train/cosine", "validation/cosine", "validation/skill", "learning_rate")
+
+
+def runs_report(paths: Sequence[Path], columns: Sequence[str] = ()) -> str:
+    """A table of every epoch of every run below the paths, beginning with the run's name.
+
+    Raises UserError if there is no run, or a figure that no epoch has.
+    """
+    found = [(folder, load_checkpoint(file)) for path in paths for folder, file in _runs(path)]
+    if not found:
+        where = ", ".join(str(path) for path in paths) or "nothing"
+        raise UserError(f"no checkpoint below {where}: give a run, or a folder of runs")
+    return "\n\n".join(_table(folder, state, columns) for folder, state in found)
+
+
+def made_with(paths: Sequence[Path]) -> str:
+    """The configuration in a checkpoint, as YAML. Raises UserError if it holds none."""
+    if len(paths) != 1:
+        raise UserError("give one checkpoint, or one run's folder")
+    file = paths[0] if paths[0].is_file() else next((f for _, f in _runs(paths[0])), paths[0])
+    config = load_checkpoint(file).get("config")
+    if not config:
+        raise UserError(f"{file} does not say which configuration made it")
+    return str(yaml.safe_dump(config, sort_keys=False)).rstrip()
+
+
+def cost_report(settings: Experiment) -> str:
+    """Parameters and multiply-adds of the configured student, in the space of the configured teacher."""
+    cost = settings.cost()
+    return (
+        f"{cost.parameters:,} parameters, {4 * cost.parameters / 1e6:.1f} MB as float32\n"
+        f"{cost.macs:,} multiply-adds an item (10 s of music, or a query of the greatest length)"
+    )
+
+
+def _runs(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Each run's folder below a path, with its newest checkpoint that can be read, or a checkpoint itself."""
+    if path.is_file():
+        yield path, path
+        return
+    for folder in sorted({file.parent for file in path.rglob("epoch-*.pt")}):
+        yield folder, newest_first(folder)[0]
+
+
+def _table(folder: Path, state: State, columns: Sequence[str]) -> str:
+    history: list[dict[str, Any]] = state["history"]
+    known = {name for entry in history for name in entry}
+    if strange := [name for name in columns if name not in known]:
+        raise UserError(f"{folder} has no figure {strange[0]}; it has {', '.join(sorted(known))}")
+    shown = columns or [name for name in USUAL if name in known]
+    header = ["epoch", *(["stage"] if "stage" in known else []), *shown]
+    rows = [[_cell(name, entry) for name in header] for entry in history]
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [header, *rows]]
+    return f"{folder}  (best {state['best']:.4f})\n" + "\n".join(lines)
+
+
+def _cell(name: str, entry: dict[str, Any]) -> str:
+    if name not in entry:
+        return "-"
+    value = entry[name]
+    return f"{value:.0f}" if name in ("epoch", "stage") else f"{value:.5g}"

@@ -1,0 +1,90 @@
+"""The two jobs that every system has: train one student, or search many, and publish what comes out.
+
+class TrainAudio(TrainSettings, AudioExperiment): ...
+train_and_publish(load(TrainAudio, argv), AudioExperiment, AudioRelease)
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from etude.cli import say
+from etude.config import save
+from etude.experiments.base import Experiment, TrackingConfig, fingerprint, part
+from etude.export.publish import Published, Release, publish
+from etude.services.session import connect, open_tracking
+from etude.tracking.git import git_commit
+from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.tuning.report import sweep_report
+from etude.tuning.sweep import finish, run_sweep
+from etude.tuning.trial import SweepConfig
+
+
+class TrainSettings(Experiment):
+    """What a training job can be told beyond its experiment."""
+
+    plan: bool = False
+    run: str = Field(
+        "train", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="names the run; the same resumes"
+    )
+    workers: WorkersConfig = WorkersConfig()
+
+
+class TuneSettings(Experiment):
+    """What a sweep's job can be told beyond its experiment."""
+
+    plan: bool = False
+    sweep: SweepConfig = SweepConfig()
+
+
+ReleaseOf = Callable[[Any], Release]
+
+
+def train_and_publish(settings: TrainSettings, kind: type[Experiment], release: ReleaseOf) -> Published:
+    """Train one student through Ray Train, export and register it. A run that was cut off resumes."""
+    experiment = part(settings, kind).pinned()
+    study = experiment.open()
+    dashboard = connect(settings.home)
+    tracking = open_tracking(experiment)
+    name = f"{settings.run}-{fingerprint(study)}"
+    tags = {"git_commit": git_commit(), "etude.kind": "train"}
+    run_id = tracking.run(name, name, tags=tags)
+    tracking.log_params(run_id, experiment.model_dump())
+    say(f"run {name}: {tracking.run_url(run_id)}\nRay dashboard: {dashboard}")
+    best = train_on_workers(experiment, settings.workers, settings.home / "runs" / name, tracking, run_id)
+    published = publish(release(study), best, tracking, run_id, export_folder(experiment, name), tags)
+    tracking.end(run_id, "FINISHED")
+    return published
+
+
+def tune_and_publish(settings: TuneSettings, kind: type[Experiment], release: ReleaseOf) -> Published:
+    """Search students, export and register the winner, keep its configuration. Continues one cut off."""
+    experiment = part(settings, kind).pinned()
+    dashboard = connect(settings.home)
+    tracking = open_tracking(experiment)
+    sweep = run_sweep(experiment, settings.sweep, tracking, {"git_commit": git_commit()}, say)
+    winner = sweep.winner
+    published = publish(
+        release(winner.settings.open()), sweep.checkpoint(winner), tracking,
+        sweep.trial_runs[winner.number], export_folder(experiment, sweep.name),
+        {"git_commit": git_commit(), "sweep": sweep.name},
+    )  # fmt: skip
+    winners = winner_file(experiment)
+    winners.parent.mkdir(exist_ok=True)
+    save(winner.settings.model_copy(update={"tracking": TrackingConfig()}), winners)
+    say(sweep_report(sweep, tracking))
+    say(f"Ray dashboard:     {dashboard}\nthe winner's configuration: {winners}")
+    finish(sweep, {"winner": winner.number, "version": published.model.version})
+    return published
+
+
+def export_folder(experiment: Experiment, name: str) -> Path:
+    """Where a student's files are put."""
+    return experiment.home / "exports" / experiment.system / name
+
+
+def winner_file(experiment: Experiment) -> Path:
+    """Where the configuration of the last sweep's winner is kept."""
+    return experiment.home / "winners" / f"{experiment.system}.yaml"
