@@ -44,7 +44,7 @@ def test_what_is_not_there_is_said(runs: Path, tmp_path: Path) -> None:
         runs_report([runs], ["skill"])
     with pytest.raises(UserError, match="no checkpoint below"):
         runs_report([tmp_path / "empty"])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
         made_with([tmp_path / "gone.pt"])
 
 

@@ -147,10 +147,16 @@ def _substitute(value: Any, path: Path) -> Any:
     return re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", replaced, value)
 
 
-def load(settings: type[S], argv: Sequence[str], defaults: Mapping[str, Path] | None = None) -> S:
+def load(
+    settings: type[S],
+    argv: Sequence[str],
+    defaults: Mapping[str, Path] | None = None,
+    section: str | None = None,
+) -> S:
     """Read a job's settings from defaults, the files that `--config` names, environment and command line.
 
-    `defaults` maps a section to the file that is read first unless a `--config` file has that section.
+    `defaults` maps a section to the file that is read first unless a `--config` file has that section. With
+    `section`, only that section of the files is meant, and of the options those that begin with its name.
     Raises UserError that names the key, and for an unknown key the nearest known one. `--help` prints
     every key with its default and exits.
     """
@@ -165,7 +171,10 @@ def load(settings: type[S], argv: Sequence[str], defaults: Mapping[str, Path] | 
         log.warning(sentence)
     given: dict[str, Any] = {}
     for path in paths.config:
-        given = merge(given, read_yaml(path))
+        found = read_yaml(path)
+        given = merge(given, found.get(section) or {} if section else found)
+    if section:
+        rest = options_of(section, rest)
     data: dict[str, Any] = {}
     for section, path in (defaults or {}).items():
         if section not in given:
@@ -180,6 +189,31 @@ def load(settings: type[S], argv: Sequence[str], defaults: Mapping[str, Path] | 
         raise UserError(explain(settings, error)) from None
     finally:
         _loading.reset(token)
+
+
+def options_of(section: str, argv: Sequence[str]) -> list[str]:
+    """`--student.width 0.6` for `--audio.student.width 0.6` with the section `audio`; others are left out."""
+    prefix = f"--{section}."
+    groups = _grouped(argv)
+    return [
+        word.replace(prefix, "--", 1) for group in groups if group[0].startswith(prefix) for word in group
+    ]
+
+
+def options_outside(sections: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """The options that begin with none of the sections' names."""
+    prefixes = tuple(f"--{section}." for section in sections)
+    return [word for group in _grouped(argv) if not group[0].startswith(prefixes) for word in group]
+
+
+def _grouped(argv: Sequence[str]) -> list[list[str]]:
+    """Each option with the words that follow it."""
+    groups: list[list[str]] = []
+    for word in argv:
+        if word.startswith("--") or not groups:
+            groups.append([])
+        groups[-1].append(word)
+    return groups
 
 
 def _strange_names(model: type[BaseModel]) -> Iterator[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -17,10 +16,17 @@ from etude.config import load
 from etude.data.batches import Dataset, Splits
 from etude.errors import UserError
 from etude.evaluation.retrieval import QUERIES, read_queries
-from etude.evaluation.text import Encoder, ExportedText, embed_queries, encoder_of, without_encoder
+from etude.evaluation.text import (
+    Encoder,
+    ExportedText,
+    embed_queries,
+    encoder_of,
+    read_record,
+    without_encoder,
+)
 from etude.experiments.audio import AudioExperiment, AudioStudy
 from etude.experiments.base import part
-from etude.export.onnx import read_metadata, session
+from etude.export.onnx import session
 
 SetName = Literal["test", "validation", "train", "all"]
 
@@ -84,20 +90,14 @@ def open_model(path: Path) -> Model:
     """Find and check an exported student. Raises UserError if it is none over mel spectrograms."""
     path = path.expanduser()
     file = path / "student.onnx" if path.is_dir() else path
-    try:
-        content = file.read_bytes()
-        record = read_metadata(file)
-    except OSError as error:
-        raise UserError(f"cannot read the model {file}: {error.strerror or error}") from None
-    except DecodeError:
-        record = {}
+    record = read_record(file)
     if not {"recipe_id", "teacher"} <= record.keys():
-        raise UserError(f"{file} does not say that Étude exported it as an audio student: choose another")
+        raise UserError(f"{file} is no audio student: give a student.onnx")
     taken = [one.name for one in session(file).get_inputs()]
     if taken != ["mel_spectrogram"]:
         raise UserError(f"{file} takes {', '.join(taken)}: give student.onnx, which takes mel_spectrogram")
     waveform = file.with_name(f"{file.stem}_waveform.onnx")
-    digits = hashlib.sha256(content).hexdigest()[:16]
+    digits = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return Model(file, waveform if waveform.is_file() else None, digits, record)
 
 

@@ -68,7 +68,7 @@ class ExportedText:
     """
 
     def __init__(self, path: Path, teacher: str) -> None:
-        record = _record(path)
+        record = read_record(path)
         if "max_tokens" not in record:
             raise UserError(f"{path} is no text student: give a text_student.onnx")
         if record["teacher"] != teacher:
@@ -94,11 +94,13 @@ class ExportedText:
         return run_onnx(self._session, named, _BATCH_SIZE)
 
 
-def _record(path: Path) -> dict[str, object]:
+def read_record(path: Path) -> dict[str, object]:
+    """What an exported file says of how it was made. Raises UserError if it is missing or says nothing."""
     try:
-        record = read_metadata(path)
+        path.open("rb").close()
+        record = read_metadata(path) if path.suffix == ".onnx" else {}
     except OSError as error:
-        raise UserError(f"cannot read the text student {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read the model {path}: {error.strerror or error}") from None
     except DecodeError:
         record = {}
     if not record:

@@ -67,7 +67,7 @@ def _read(checkpoint: Path) -> State:
         return load_checkpoint(checkpoint)
     except UserError as error:
         cause = error.__cause__
-        if isinstance(cause, pickle.UnpicklingError) and "Unsupported" in str(cause):
+        if isinstance(cause, pickle.UnpicklingError) and "GLOBAL" in str(cause):
             raise UserError(
                 f"{checkpoint} holds code, which Étude never runs, where numbers belong: choose another"
             ) from error

@@ -4,8 +4,6 @@ As AudioMuse-AI-DCLAP trains its released model: facts/audiomuse.md, c.
 """
 
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from etude.errors import UserError
 from etude.students.blocks import Backbone
 from etude.students.config import StudentConfig
 from etude.students.student import Student
+from etude.torch_file import read_torch_file
 
 CLOSED = -3.0  # where the gate starts: sigmoid(-3) is 0.047
 RECORD = "specialist_config"  # the buffer that names the specialist's architecture
@@ -105,7 +104,8 @@ def read_specialist(path: Path) -> Specialist:
 
     Raises UserError if the file cannot be read, is no such checkpoint, or holds a fusion itself.
     """
-    checkpoint = _read(path)
+    found = read_torch_file(path, "student.specialist", "give the best.pt of a trained student")
+    checkpoint: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
     experiment, model = checkpoint.get("config"), checkpoint.get("model")
     if not isinstance(experiment, Mapping) or not isinstance(model, Mapping) or "student" not in experiment:
         raise UserError(
@@ -136,23 +136,3 @@ def specialist_config(state: Mapping[str, Tensor]) -> StudentConfig | None:
     if RECORD not in state:
         return None
     return StudentConfig.model_validate(json.loads(bytes(state[RECORD].tolist())))
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot read student.specialist {path} ({error.strerror or error}): give the best.pt of a "
-            "trained student"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"the specialist {path} is damaged, or it holds pickled code, which is never executed: give the "
-            "best.pt of a trained student"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"the specialist {path} is damaged or no checkpoint: give the best.pt of a trained student"
-        ) from error
-    return checkpoint if isinstance(checkpoint, Mapping) else {}

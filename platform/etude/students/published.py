@@ -5,18 +5,16 @@ plain state dict with a classifier of 527 sounds, which a student has no use for
 (`_as`) expects `input_map: natural_log`.
 """
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from etude.errors import UserError
 from etude.students.blocks import Backbone
 from etude.students.dynamic_mobilenet import DynamicMobileNet
 from etude.students.mobilenet import MobileNet
+from etude.torch_file import read_torch_file
 
 # The last convolution of each architecture, whose outputs are 960 at width 1, and the configuration's name.
 LAST_CONVOLUTION = {"features.16.0.weight": "mobilenet", "out_c.0.weight": "dynamic_mobilenet"}
@@ -48,20 +46,7 @@ def load_published(backbone: Backbone, path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot read student.weights {path} ({error.strerror or error}): download one of EfficientAT's "
-            "files and give its path"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is no plain file of weights: it is damaged, or it holds pickled code, which is never "
-            "executed; take the .pt file from EfficientAT's releases"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged or no PyTorch file: download it again") from error
+    state = read_torch_file(path, "student.weights", "take the .pt file from EfficientAT's releases")
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict of named tensors, as EfficientAT's .pt files do")
     return dict(state)

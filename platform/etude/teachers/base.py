@@ -19,12 +19,12 @@ class Targets:
     track: NDArray[np.float32]  # [dim]
 
 
-class Teacher(Protocol):
+class Frozen(Protocol):
     """A frozen model. Loading is its constructor's work, which raises UserError if files are missing."""
 
     @property
     def id(self) -> str:
-        """Name and hash of the weights: it names the targets in the store."""
+        """Name and hash of the weights: it names what is kept of its vectors."""
         ...
 
     @property
@@ -41,6 +41,10 @@ class Teacher(Protocol):
     def license(self) -> str:
         """Licence of the weights, for the model card."""
         ...
+
+
+class Teacher(Frozen, Protocol):
+    """A frozen model of music."""
 
     @property
     def anchors(self) -> NDArray[np.float32] | None:

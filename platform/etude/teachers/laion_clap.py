@@ -8,9 +8,7 @@ code a checkpoint holds. The steps are those of a served CLAP, from the waveform
 
 import importlib
 import importlib.util
-import pickle
 import sys
-import zipfile
 from collections.abc import Mapping
 from hashlib import file_digest
 from pathlib import Path
@@ -28,6 +26,7 @@ from etude.errors import UserError
 from etude.sources.base import Track
 from etude.teachers.base import Targets
 from etude.teachers.clap import DIM, RECIPE, clap_mel, track_vector, units
+from etude.torch_file import read_torch_file
 
 _INSTALL = "pip install --no-deps laion-clap==1.1.7 torchlibrosa==0.1.0, and pip install librosa"
 _PACKAGE = "etude_laion_htsat"  # a name of our own: the package's would execute all of it
@@ -81,21 +80,8 @@ def _read(checkpoint: Path) -> Mapping[str, Tensor]:
     # NumPy's numbers, the best score for instance, stand beside LAION's tensors; they are harmless.
     scalar, dtype = np._core.multiarray.scalar, np.dtype  # type: ignore[attr-defined]
     allowed = [(scalar, "numpy.core.multiarray.scalar"), scalar, dtype, np.dtypes.Float64DType]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            mapped = zipfile.is_zipfile(checkpoint)  # not that of an old PyTorch
-            found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mapped)
-    except FileNotFoundError:
-        raise UserError(f"there is no file {checkpoint}") from None
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{checkpoint} is no checkpoint of tensors alone: it is damaged or holds code, which is not "
-            "executed; get music_audioset_epoch_15_esc_90.14.pt from LAION again"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(
-            f"{checkpoint} cannot be read as a PyTorch checkpoint: {_first_line(error)}"
-        ) from error
+    mend = "get music_audioset_epoch_15_esc_90.14.pt from LAION again"
+    found = read_torch_file(checkpoint, "the checkpoint", mend, allowed)
     state = found.get("state_dict", found) if isinstance(found, Mapping) else {}
     return {str(name).removeprefix("module."): one for name, one in state.items() if isinstance(one, Tensor)}
 
@@ -154,7 +140,3 @@ def _utilities() -> ModuleType:
 
 def _repeat_frames(x_BTC: Tensor, ratio: int) -> Tensor:
     return x_BTC.repeat_interleave(ratio, dim=1)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

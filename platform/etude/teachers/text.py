@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from etude.config import Section
+from etude.teachers.base import Frozen
 from etude.teachers.clap_text import ClapText
 from etude.teachers.minilm import MiniLM
 from etude.teachers.paths import LocalPath
@@ -23,28 +24,8 @@ __all__ = [
 ]
 
 
-class TextTeacher(Protocol):
-    """A frozen model. Loading is its constructor's work, which raises UserError if files are missing."""
-
-    @property
-    def id(self) -> str:
-        """Name and hash of the weights: it names cached vectors."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-        ...
-
-    @property
-    def normalized(self) -> bool:
-        """True if the vectors have length 1, so that a student's must too."""
-        ...
-
-    @property
-    def license(self) -> str:
-        """Licence of the weights, for the model card."""
-        ...
+class TextTeacher(Frozen, Protocol):
+    """A frozen model of texts."""
 
     def too_long(self, texts: Sequence[str]) -> list[int]:
         """Indices of the texts that are longer than the model takes."""

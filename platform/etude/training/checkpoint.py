@@ -6,15 +6,14 @@ tensors and plain values, read with `weights_only`.
 
 import logging
 import os
-import pickle
 import uuid
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from etude.errors import UserError
+from etude.torch_file import read_torch_file
 
 KEEP = 2
 State = dict[str, Any]
@@ -35,13 +34,7 @@ def save_checkpoint(folder: Path, epoch: int, state: State, *, best: bool) -> Pa
 
 def load_checkpoint(path: Path) -> State:
     """Read one checkpoint. Raises UserError if it is damaged."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"the checkpoint {path} cannot be read ({reason}): delete it to start over"
-        ) from error
+    state = read_torch_file(path, "the checkpoint", "delete it to start over, or choose another")
     assert isinstance(state, dict)
     return state
 

@@ -1,0 +1,29 @@
+"""PyTorch files as data: whatever code one holds is not executed."""
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude.errors import UserError
+
+
+def read_torch_file(path: Path, what: str, mend: str, allowed: Sequence[Any] = ()) -> Any:
+    """Tensors and plain values of a file, on the CPU; `allowed` are harmless types that may be among them.
+
+    Raises UserError if the file is missing, damaged or holds code: `what` names it, `mend` says what to do.
+    """
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read {what} {path} ({error.strerror or error}): {mend}") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{what} {path} is damaged, or it holds pickled code, which is never executed: {mend}"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{what} {path} is damaged, or no PyTorch file: {mend}") from error
