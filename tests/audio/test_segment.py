@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from etude.audio.decode import Audio
 from etude.audio.recipe import FeatureRecipe
 from etude.audio.segment import segments_of
+from etude.audio.track_mel import layout_of
 from etude.audio.waveform import prepare_waveform
 
 RECIPE = FeatureRecipe()
@@ -70,3 +71,26 @@ def test_prepare_equals_the_production_formula(chorale):
 def test_prepare_resamples(chorale):
     audio = Audio(np.ascontiguousarray(chorale[0, ::2]), 24_000)
     assert len(prepare_waveform(audio, RECIPE)) == pytest.approx(2 * len(audio.samples), abs=1)
+
+
+def upstream_starts(n: int) -> list[int]:
+    """AudioMuse-AI's loop (facts/audiomuse.md, b), told anew."""
+    if n <= LENGTH:
+        return [0]
+    starts = []
+    while len(starts) * HOP + LENGTH <= n:
+        starts.append(len(starts) * HOP)
+    if len(starts) * HOP < n:
+        starts.append(n - LENGTH)
+    return starts
+
+
+def test_every_length_around_every_boundary_up_to_a_minute_is_cut_by_the_rule():
+    """A boundary is where a segment begins or ends, or where one more fits."""
+    boundaries = range(0, 60 * RECIPE.sample_rate + 1, HOP)
+    for n in sorted({b + step for b in boundaries for step in range(-50, 51) if b + step > 0}):
+        segments = segments_of(n, RECIPE)
+        assert list(segments.starts) == upstream_starts(n), n
+        layout = layout_of(n, RECIPE)
+        assert layout.n_segments == len(segments), n
+        assert all(len(range(*place.indices(10**9))) > 0 for _, place in layout.places(len(segments) - 1)), n
