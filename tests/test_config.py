@@ -14,6 +14,7 @@ from etude.config import (
     Settings,
     load,
     mask,
+    options_outside,
     read_yaml,
     save,
     with_overrides,
@@ -275,3 +276,14 @@ def test_a_relative_library_means_the_users_folder(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     settings = load(AudioExperiment, ["--source.name", "folder", "--source.path", "music"])
     assert settings.source.path == tmp_path / "music"
+
+
+def test_a_section_of_a_file_and_its_options_can_be_a_job_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ETUDE_HOME")
+    path = write(tmp_path / "c.yaml", "audio: {student: {width: 0.3}}\ntext: {student: {hidden: 32}}")
+    words = ["--config", str(path), "--audio.student.dropout", "0.2", "--text.seed", "7", "--plan"]
+    audio = load(AudioExperiment, words, section="audio")
+    assert (audio.student.width, audio.student.dropout, audio.seed) == (0.3, 0.2, 0)
+    assert options_outside(("audio", "text"), words) == ["--config", str(path), "--plan"]
