@@ -15,7 +15,8 @@ from etude.audio.mel_torch import log_mel_torch
 from etude.audio.recipe import FeatureRecipe
 from etude.audio.segment import segments_of
 from etude.audio.waveform import prepare_waveform
-from etude.data.shards import PREPARED, answer, finite
+from etude.data.answers import answer, finite
+from etude.data.shards import PREPARED
 from etude.errors import BadAudio
 from etude.sources.base import Track
 from etude.teachers import TeacherConfig, build_teacher

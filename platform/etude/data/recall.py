@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from etude.audio.segment import segments_of
+from etude.data.answers import answer
 from etude.data.plan import Job, Plan
-from etude.data.shards import PREPARED, answer, write_rows
+from etude.data.shards import PREPARED, write_rows
 from etude.data.store import Store
 from etude.sources.base import Track
 from etude.teachers.stored import StoredConfig, StoredTeacher

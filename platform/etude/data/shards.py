@@ -1,17 +1,10 @@
-"""The last step of preparing: rows become committed shards."""
+"""The last step of preparing: rows become committed shards. Imports no model, so it starts fast."""
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from etude.audio.recipe import FeatureRecipe
 from etude.data.store import Store, features_part, targets_part
-from etude.errors import BadAudio, OutOfReach
-from etude.teachers import Targets
 
 ANSWER = [
     ("teacher", pa.string()),
@@ -38,26 +31,6 @@ STATUS = pa.schema(
         ("answers", pa.list_(pa.struct(ANSWER[:3]))),
     ]
 )
-
-
-def answer(teacher_id: str, ask: Callable[[], Targets]) -> dict[str, Any]:
-    """What one teacher gives for a track: its vectors, or why there are none. It costs no other teacher."""
-    try:
-        targets = ask()
-        segments, track = (finite(array, "teacher's vector") for array in (targets.segments, targets.track))
-    except BadAudio as error:
-        return {"teacher": teacher_id, "status": "quarantined", "reason": str(error)}
-    except OutOfReach as error:
-        return {"teacher": teacher_id, "status": "unreachable", "reason": str(error)}
-    vectors = {"segments": segments.astype(np.float32).tobytes(), "track": track.astype(np.float32).tobytes()}
-    return {"teacher": teacher_id, "status": "prepared"} | vectors
-
-
-def finite(array: NDArray[Any], what: str) -> NDArray[Any]:
-    """The array as it is. Raises BadAudio if it holds NaN or infinity."""
-    if not np.isfinite(array).all():
-        raise BadAudio(f"its {what} is not finite: some samples are absurdly loud")
-    return array
 
 
 def write_rows(batch: pa.Table, store: str, recipe: FeatureRecipe) -> pa.Table:
