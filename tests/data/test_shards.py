@@ -8,6 +8,7 @@ import pytest
 
 @pytest.mark.parametrize("step", ["fetch", "shards"])
 def test_a_step_that_only_moves_bytes_loads_no_model(step: str) -> None:
-    code = f"import sys, etude.data.{step}; print({{'torch', 'onnxruntime', 'ray', 'mlflow'}} & set(sys.modules))"
+    models = "{'torch', 'onnxruntime', 'ray', 'mlflow'}"
+    code = f"import sys, etude.data.{step}; print({models} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

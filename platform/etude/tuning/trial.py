@@ -3,10 +3,10 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 from ray import tune
 
 from etude.config import Section, explain, with_overrides
@@ -17,13 +17,15 @@ from etude.training.loop import train
 from etude.tuning.scheduler import AshaConfig
 from etude.tuning.space import Space
 
+CaseName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$")]
+
 
 class SweepConfig(Section):
     """What is searched, how long, and with what."""
 
     name: str = Field("sweep", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     space: Space = Field(default_factory=dict, description="dotted keys to distributions")
-    cases: dict[str, dict[str, Any]] = Field(
+    cases: dict[CaseName, dict[str, Any]] = Field(
         default_factory=dict, description="instead of a space: trials by name, each with its dotted keys"
     )
     trials: int = Field(12, ge=1, description="how many are drawn from the space")
