@@ -54,6 +54,7 @@ def distribution(
     cosine_N = (student * teacher).sum(axis=1)
     teacher_tracks = unit(teacher_tracks_TD)
     track_cosine_T = (unit(track_means(student_ND, track_N, n_tracks)) * teacher_tracks).sum(axis=1)
+    of_tracks = track_means(teacher, track_N, n_tracks)
     even = np.full(n_tracks, 1 / n_tracks)
     return Distribution(
         mse=mean_squared(student_ND, teacher_ND, weight),
@@ -65,9 +66,9 @@ def distribution(
         student_length=spread(np.linalg.norm(student_ND, axis=1), weight),
         teacher_length=spread(np.linalg.norm(teacher_ND, axis=1), weight),
         skill_interval=skill_interval(
-            track_means(cosine_N[:, None], track_N, n_tracks)[:, 0], track_means(teacher, track_N, n_tracks)
+            track_means(cosine_N[:, None], track_N, n_tracks)[:, 0], constant_cosines(of_tracks)
         ),
-        track_skill_interval=skill_interval(track_cosine_T, teacher_tracks),
+        track_skill_interval=skill_interval(track_cosine_T, constant_cosines(teacher_tracks)),
     )
 
 
@@ -76,6 +77,11 @@ def mean_squared(
 ) -> float:
     """Weighted mean over rows of the mean squared difference of their numbers."""
     return float(weight_N @ ((a_ND.astype(np.float64) - b_ND) ** 2).mean(axis=1))
+
+
+def constant_cosines(teacher_TD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each track's cosine [t] to the one answer that fits all best; rows are means of unit vectors."""
+    return np.asarray(teacher_TD @ unit(teacher_TD.mean(axis=0, keepdims=True))[0])
 
 
 def spread(values_N: NDArray[np.floating], weight_N: NDArray[np.float64]) -> Spread:
@@ -90,12 +96,13 @@ def spread(values_N: NDArray[np.floating], weight_N: NDArray[np.float64]) -> Spr
 
 
 def skill_interval(
-    cosine_T: NDArray[np.floating], teacher_TD: NDArray[np.floating], draws: int = DRAWS, seed: int = 0
+    cosine_T: NDArray[np.floating], constant_T: NDArray[np.floating], draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
     """95 % of the skills that as many tracks would show, drawn with replacement from these.
 
-    `cosine_T` is each track's mean cosine, `teacher_TD` the mean of its teacher's unit vectors. Of draws
-    that hold one and the same thing, whose skill is nothing, none counts; with one track both ends are nan.
+    Both are each track's mean cosine to the teacher: the student's, and the best constant's for all tracks.
+    That one is not fitted to every draw anew: to draws of few tracks it would fit too well. Both ends are
+    nan with one track, or where the constant is perfect.
     """
     n_tracks = len(cosine_T)
     if n_tracks < 2:
@@ -105,10 +112,9 @@ def skill_interval(
     for first in range(0, draws, _DRAWS_AT_ONCE):
         n = min(_DRAWS_AT_ONCE, draws - first)
         share_BT = generator.multinomial(n_tracks, np.full(n_tracks, 1 / n_tracks), size=n) / n_tracks
-        constant = np.linalg.norm(share_BT @ teacher_TD, axis=1)
-        room = 1.0 - constant
-        kept = room > _NO_ROOM
-        skills.append((share_BT @ cosine_T - constant)[kept] / room[kept])
+        constant, cosine = share_BT @ constant_T, share_BT @ cosine_T
+        kept = 1.0 - constant > _NO_ROOM
+        skills.append((cosine - constant)[kept] / (1.0 - constant[kept]))
     drawn = np.concatenate(skills)
     if not len(drawn):
         return float("nan"), float("nan")

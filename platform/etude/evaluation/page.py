@@ -119,8 +119,9 @@ def _spread(evaluation: Evaluation) -> str:
 
 def _queries(evaluation: Evaluation) -> str:
     found, texts = evaluation.answers, evaluation.inputs.texts
-    if isinstance(found, str) or isinstance(texts, str):
-        return f"None: {found}."
+    if isinstance(found, str):
+        return f"{found[0].upper()}{found[1:]}."
+    assert not isinstance(texts, str)
 
     def row(name: str, one: Agreement) -> tuple[str, ...]:
         values = asdict(one)

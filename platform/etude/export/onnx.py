@@ -61,7 +61,7 @@ def _finite(value: object) -> object:
 
 def read_metadata(path: Path) -> dict[str, object]:
     """The record inside an exported file; empty if it was not written by Étude."""
-    model = onnx.load(path, load_external_data=False)
+    model = onnx.load(path, format="protobuf", load_external_data=False)
     found = [prop.value for prop in model.metadata_props if prop.key == METADATA_KEY]
     return dict(json.loads(found[0])) if found else {}
 

@@ -1,13 +1,16 @@
 """A try of a student on something of the user's own: what it takes to be nearest, beside its teacher."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from etude.audio.decode import check_audible, decode
 from etude.audio.segment import segments_of
@@ -17,7 +20,7 @@ from etude.evaluation.metrics import unit
 from etude.evaluation.text import ExportedText
 from etude.experiments.audio import AudioStudy
 from etude.experiments.text import TextStudy
-from etude.export.onnx import run_onnx, session
+from etude.export.onnx import read_metadata, run_onnx, session
 from etude.inference.student import BATCH_SIZE, Student
 from etude.inference.vectors import VectorFolder
 from etude.sources.base import Track
@@ -145,7 +148,7 @@ def library_vectors(mel_file: Path, rows: Sequence[TrackRow], cache: Path) -> ND
     """
     opened = session(mel_file)
     dim = int(opened.get_outputs()[0].shape[1])
-    model = hashlib.sha256(mel_file.read_bytes()).hexdigest()[:16]
+    model = weights_hash(mel_file)
     folder = VectorFolder(cache / model, model, dim)
     folder.create()
     done = folder.done()
@@ -161,6 +164,20 @@ def library_vectors(mel_file: Path, rows: Sequence[TrackRow], cache: Path) -> ND
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
     place = {track_id: i for i, track_id in enumerate(table["track_id"].to_pylist())}
     return np.asarray(vectors[[place[row.track.id] for row in rows]], np.float32)
+
+
+def weights_hash(file: Path) -> str:
+    """Sixteen digits that change with an exported student's weights, design or recipe.
+
+    Exported anew, the same student may have its nodes in another order and its record another commit.
+    """
+    tensors = [numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer]
+    digests = sorted(
+        hashlib.sha256(f"{a.shape}{a.dtype}".encode() + a.tobytes()).hexdigest() for a in tensors
+    )
+    record = read_metadata(file)
+    made = json.dumps([record.get("student"), record.get("recipe_id"), digests], sort_keys=True)
+    return hashlib.sha256(made.encode()).hexdigest()[:16]
 
 
 def _ranked(
