@@ -13,7 +13,8 @@ from pydantic import Field
 from etude.cli import say
 from etude.config import save
 from etude.experiments.base import Experiment, TrackingConfig, fingerprint, part
-from etude.export.publish import Published, Release, publish
+from etude.export.publish import Published, publish
+from etude.export.release import Release
 from etude.services.session import connect, open_tracking
 from etude.tracking.git import git_commit
 from etude.training.ray_train import WorkersConfig, train_on_workers

@@ -95,7 +95,7 @@ def require(results: Mapping[str, Parity]) -> None:
             raise UserError(
                 f"the export over {name} does not agree with PyTorch on real input (least cosine "
                 f"{parity.min_cosine:.6f}, needed {MIN_COSINE}; same neighbours: {parity.same_neighbours}): "
-                "it was not published"
+                "the files were not kept"
             )
 
 

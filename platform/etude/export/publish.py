@@ -10,8 +10,7 @@ from typing import Any
 from etude.evaluation.metrics import Metrics
 from etude.export.onnx import read_metadata
 from etude.export.parity import Parity
-from etude.export.release import Release as Release
-from etude.export.release import export_checkpoint
+from etude.export.release import Release, export_checkpoint
 from etude.students.cost import Cost
 from etude.tracking.mlflow import ModelVersion, Tracking
 
