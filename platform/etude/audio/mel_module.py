@@ -72,13 +72,13 @@ class WaveformMel(nn.Module):
         half = recipe.n_fft // 2
         x = nn.functional.pad(x[:, None, :], (half, half), mode=recipe.pad_mode)[:, 0]
         n_samples = (recipe.n_frames - 1) * recipe.hop_length + recipe.n_fft
-        phases = x[:, :n_samples].reshape(len(x), n_samples // n_phases, n_phases).transpose(1, 2)
+        phases = x[:, :n_samples].reshape(x.shape[0], n_samples // n_phases, n_phases).transpose(1, 2)
         stride = recipe.hop_length // n_phases
         a = nn.functional.conv1d(phases, self.first, stride=stride, groups=n_phases)  # [b, P x 2 x n_low, t]
         # [b, 2 x n_high, n_low x t]
-        spectrum = self.second @ a.reshape(len(x), 2 * n_phases, n_low * recipe.n_frames)
+        spectrum = self.second @ a.reshape(x.shape[0], 2 * n_phases, n_low * recipe.n_frames)
         real, imaginary = spectrum.chunk(2, dim=1)
-        power = (real.square() + imaginary.square()).reshape(len(x), -1, recipe.n_frames)
+        power = (real.square() + imaginary.square()).reshape(x.shape[0], -1, recipe.n_frames)
         return 10.0 * torch.log10((self.mel @ power).clamp_min(10 ** (recipe.floor_db / 10)))
 
 
