@@ -12,20 +12,16 @@ import os
 import sys
 from typing import Any
 
+import train_audio
+import train_text
 from pydantic import Field
 
-from etude.cli import Progress, guarded, say
+from etude.cli import guarded, say
 from etude.config import Section, Settings, load, options_outside
 from etude.data.plan import plan
-from etude.data.prepare import prepare
 from etude.errors import UserError
-from etude.experiments.audio import AudioExperiment, prepare_job
-from etude.experiments.text import TextExperiment
-from etude.export.audio import AudioRelease
-from etude.export.text import TextRelease
-from etude.services.session import connect
-from etude.summary import prepare_summary, student_summary, training_plan
-from etude.workflow import TrainSettings, train_and_publish
+from etude.experiments.audio import prepare_job
+from etude.workflow import prepare_library
 
 
 class DistillationConfig(Section):
@@ -33,14 +29,6 @@ class DistillationConfig(Section):
 
     audio_enabled: bool = True
     text_enabled: bool = True
-
-
-class AudioPart(TrainSettings, AudioExperiment):
-    """The section `audio`."""
-
-
-class TextPart(TrainSettings, TextExperiment):
-    """The section `text`."""
 
 
 class Distil(Settings):
@@ -58,20 +46,15 @@ def main(argv: list[str]) -> int:
     if not chosen.audio_enabled and not chosen.text_enabled:
         raise UserError("both are disabled: set distillation.audio_enabled or distillation.text_enabled")
     if chosen.audio_enabled:
-        audio = load(AudioPart, argv, section="audio").pinned()
-        job = prepare_job(audio)
+        words = [*argv, "--section", "audio"]
+        audio = load(train_audio.TrainAudio, words).pinned()
         if settings.plan:
-            say(f"{plan(job).describe(os.cpu_count() or 1)}\nthen {audio.training.most_epochs} epochs")
+            say(plan(prepare_job(audio)).describe(os.cpu_count() or 1))
         else:
-            connect(audio.home)
-            say(prepare_summary(prepare(job, Progress("prepare")), job.store))
-            say(student_summary(train_and_publish(audio, AudioExperiment, AudioRelease)))
+            prepare_library(audio)
+            train_audio.main(words)
     if chosen.text_enabled:
-        text = load(TextPart, argv, section="text")
-        if settings.plan:
-            say(training_plan(text.open()))
-        else:
-            say(student_summary(train_and_publish(text, TextExperiment, TextRelease), "queries"))
+        train_text.main([*argv, "--section", "text", *["--text.plan"][: settings.plan]])
     return 0
 
 

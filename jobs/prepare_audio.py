@@ -10,13 +10,11 @@ All keys: --help. Files: --config FILE.yaml.
 import os
 import sys
 
-from etude.cli import Progress, guarded, say
+from etude.cli import guarded, say
 from etude.config import load
 from etude.data.plan import plan
-from etude.data.prepare import prepare
 from etude.experiments.audio import AudioExperiment, prepare_job
-from etude.services.session import connect
-from etude.summary import prepare_summary
+from etude.workflow import prepare_library
 
 
 class PrepareAudio(AudioExperiment):
@@ -27,13 +25,10 @@ class PrepareAudio(AudioExperiment):
 
 def main(argv: list[str]) -> int:
     settings = load(PrepareAudio, argv).pinned()
-    job = prepare_job(settings)
     if settings.plan:
-        say(plan(job).describe(os.cpu_count() or 1))
+        say(plan(prepare_job(settings)).describe(os.cpu_count() or 1))
         return 0
-    connect(settings.home)
-    report = prepare(job, Progress("prepare"))
-    say(prepare_summary(report, job.store))
+    prepare_library(settings)
     say("next: python jobs/tune_audio.py, or python jobs/train_audio.py, with the same --source")
     return 0
 

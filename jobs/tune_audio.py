@@ -12,17 +12,15 @@ import os
 import sys
 from pathlib import Path
 
-from etude.cli import Progress, guarded, say
+from etude.cli import guarded, say
 from etude.config import load
 from etude.data.plan import plan
-from etude.data.prepare import prepare
 from etude.experiments.audio import AudioExperiment, prepare_job
 from etude.experiments.base import part
 from etude.export.audio import AudioRelease
-from etude.services.session import connect
-from etude.summary import prepare_summary, student_summary
+from etude.summary import student_summary
 from etude.tuning.sweep import draw
-from etude.workflow import TuneSettings, tune_and_publish
+from etude.workflow import TuneSettings, prepare_library, tune_and_publish
 
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "audio.yaml"
 
@@ -34,13 +32,11 @@ class TuneAudio(TuneSettings, AudioExperiment):
 def main(argv: list[str]) -> int:
     settings = load(TuneAudio, argv, defaults={"sweep": SPACE}).pinned()
     drawn = draw(part(settings, AudioExperiment), settings.sweep, (settings.seed, 0))
-    job = prepare_job(settings)
     if settings.plan:
-        say(plan(job).describe(os.cpu_count() or 1))
+        say(plan(prepare_job(settings)).describe(os.cpu_count() or 1))
         say(f"then {len(drawn)} trials of at most {settings.training.most_epochs} epochs")
         return 0
-    connect(settings.home)
-    say(prepare_summary(prepare(job, Progress("prepare")), job.store))
+    prepare_library(settings)
     say(student_summary(tune_and_publish(settings, AudioExperiment, AudioRelease)))
     say("next: make train (the winner's configuration, longer), make stop")
     return 0

@@ -284,6 +284,6 @@ def test_a_section_of_a_file_and_its_options_can_be_a_job_of_its_own(
     monkeypatch.delenv("ETUDE_HOME")
     path = write(tmp_path / "c.yaml", "audio: {student: {width: 0.3}}\ntext: {student: {hidden: 32}}")
     words = ["--config", str(path), "--audio.student.dropout", "0.2", "--text.seed", "7", "--plan"]
-    audio = load(AudioExperiment, words, section="audio")
+    audio = load(AudioExperiment, [*words, "--section", "audio"])
     assert (audio.student.width, audio.student.dropout, audio.seed) == (0.3, 0.2, 0)
     assert options_outside(("audio", "text"), words) == ["--config", str(path), "--plan"]

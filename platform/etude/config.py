@@ -151,12 +151,11 @@ def load(
     settings: type[S],
     argv: Sequence[str],
     defaults: Mapping[str, Path] | None = None,
-    section: str | None = None,
 ) -> S:
     """Read a job's settings from defaults, the files that `--config` names, environment and command line.
 
     `defaults` maps a section to the file that is read first unless a `--config` file has that section. With
-    `section`, only that section of the files is meant, and of the options those that begin with its name.
+    `--section audio`, only the files' section `audio` is meant, and the options that begin with `--audio.`.
     Raises UserError that names the key, and for an unknown key the nearest known one. `--help` prints
     every key with its default and exits.
     """
@@ -164,6 +163,7 @@ def load(
         load_dotenv(private, override=True, interpolate=False)
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--config", action="append", type=Path, default=[])
+    chosen.add_argument("--section")
     paths, rest = chosen.parse_known_args(list(argv))
     for folder in (Path.cwd(), *(path.expanduser().parent for path in paths.config), default_home()):
         load_dotenv(folder / ".env", override=False)
@@ -172,9 +172,9 @@ def load(
     given: dict[str, Any] = {}
     for path in paths.config:
         found = read_yaml(path)
-        given = merge(given, found.get(section) or {} if section else found)
-    if section:
-        rest = options_of(section, rest)
+        given = merge(given, found.get(paths.section) or {} if paths.section else found)
+    if paths.section:
+        rest = options_of(paths.section, rest)
     data: dict[str, Any] = {}
     for section, path in (defaults or {}).items():
         if section not in given:

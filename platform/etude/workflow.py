@@ -1,4 +1,4 @@
-"""The two jobs that every system has: train one student, or search many, and publish what comes out.
+"""What jobs share: prepare a library; train one student, or search many, and publish what comes out.
 
 class TrainAudio(TrainSettings, AudioExperiment): ...
 train_and_publish(load(TrainAudio, argv), AudioExperiment, AudioRelease)
@@ -10,12 +10,15 @@ from typing import Any
 
 from pydantic import Field
 
-from etude.cli import say
+from etude.cli import Progress, say
 from etude.config import save
+from etude.data.prepare import prepare
+from etude.experiments.audio import AudioExperiment, prepare_job
 from etude.experiments.base import Experiment, TrackingConfig, fingerprint, part
 from etude.export.publish import Published, publish
 from etude.export.release import Release
 from etude.services.session import connect, open_tracking
+from etude.summary import prepare_summary
 from etude.tracking.git import git_commit
 from etude.training.ray_train import WorkersConfig, train_on_workers
 from etude.tuning.report import sweep_report
@@ -41,6 +44,13 @@ class TuneSettings(Experiment):
 
 
 ReleaseOf = Callable[[Any], Release]
+
+
+def prepare_library(settings: AudioExperiment) -> None:
+    """Prepare what is missing of a library, and say what became of it."""
+    connect(settings.home)
+    job = prepare_job(settings)
+    say(prepare_summary(prepare(job, Progress("prepare")), job.store))
 
 
 def train_and_publish(settings: TrainSettings, kind: type[Experiment], release: ReleaseOf) -> Published:
