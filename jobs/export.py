@@ -19,7 +19,7 @@ from etude.export.audio import AudioRelease
 from etude.export.int8 import offer_int8
 from etude.export.rebuild import find_checkpoint, rebuild
 from etude.export.release import export_checkpoint
-from etude.inference.nearest import hear, nearest_queries, nearest_tracks
+from etude.inference.nearest import check_query, hear, nearest_queries, nearest_tracks
 from etude.tracking.git import git_commit
 
 
@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
     audio = release.study if isinstance(release, AudioRelease) else None
     if chosen.int8 and not audio:
         raise UserError("only an audio student has an 8-bit form: leave out --int8")
+    if chosen.test is not None and not audio:
+        check_query(chosen.test, release.study)
     heard = hear(Path(chosen.test), audio) if audio and chosen.test is not None else None
     settings = release.study.settings
     made = settings.home / "exports" / settings.system / f"{checkpoint.parent.name}-{checkpoint.stem}"

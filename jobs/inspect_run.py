@@ -24,19 +24,21 @@ KINDS: dict[str, type[Experiment]] = {"audio": AudioExperiment, "text": TextExpe
 
 
 def main(argv: list[str]) -> int:
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--cost", choices=KINDS, help="count the student that the other options describe")
+    described, rest = first.parse_known_args(argv)
+    if described.cost:
+        say(cost_report(load(KINDS[described.cost], rest)))
+        return 0
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[first],
+        allow_abbrev=False,
+    )  # fmt: skip
     parser.add_argument("paths", nargs="*", type=Path, help="checkpoints, runs, or folders of runs")
     parser.add_argument("--columns", default="", help="figures to show instead of the usual, with commas")
     parser.add_argument("--config-of", action="store_true", help="print a checkpoint's configuration")
-    parser.add_argument("--cost", choices=KINDS, help="count the student that the other options describe")
-    chosen, rest = parser.parse_known_args(argv)
-    if chosen.cost:
-        say(cost_report(load(KINDS[chosen.cost], rest)))
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    elif chosen.config_of:
+    chosen = parser.parse_intermixed_args(argv)  # options may come before the paths
+    if chosen.config_of:
         say(made_with(chosen.paths))
     else:
         say(runs_report(chosen.paths, [name for name in chosen.columns.split(",") if name]))

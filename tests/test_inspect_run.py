@@ -1,8 +1,11 @@
 """What a run's checkpoints tell: figures by epoch, the configuration, the cost."""
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from etude.errors import UserError
@@ -10,6 +13,7 @@ from etude.experiments.audio import AudioExperiment
 from etude.runs import cost_report, made_with, runs_report
 from etude.training.checkpoint import save_checkpoint
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 HISTORY = [
     {"epoch": epoch, "stage": 1.0, "train/loss": 1 / epoch, "validation/skill": 0.1 * epoch, "other": 7.5}
     for epoch in (1, 2)
@@ -42,10 +46,61 @@ def test_a_checkpoint_tells_its_configuration(runs: Path) -> None:
 def test_what_is_not_there_is_said(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no figure skill; it has epoch, other"):
         runs_report([runs], ["skill"])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no checkpoint below"):
         runs_report([tmp_path / "empty"])
-    with pytest.raises(UserError, match="cannot read the checkpoint"):
-        made_with([tmp_path / "gone.pt"])
+    with pytest.raises(UserError, match="here are 0 runs"):
+        made_with([tmp_path / "empty"])
+    with pytest.raises(UserError, match="here are 2 runs"):
+        made_with([runs])
+    for tell in (runs_report, made_with):
+        with pytest.raises(UserError, match=r"there is no .*gone\.pt"):
+            tell([tmp_path / "gone.pt"])
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "published.pt")
+    with pytest.raises(UserError, match="holds no epochs, so it is no checkpoint of a run"):
+        runs_report([tmp_path / "published.pt"])
+    with pytest.raises(UserError, match="does not say which configuration made it"):
+        made_with([tmp_path / "published.pt"])
+
+
+def test_a_damaged_checkpoint_does_not_hide_the_one_before(runs: Path) -> None:
+    (runs / "a" / "epoch-0003.pt").write_bytes(b"half")
+    assert runs_report([runs]).count("best 0.2000") == 2
+    assert made_with([runs / "a"])
+
+
+@pytest.fixture
+def job() -> Callable[[list[str]], int]:
+    spec = importlib.util.spec_from_file_location("inspect_job", REPOSITORY / "jobs" / "inspect_run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    main: Callable[[list[str]], int] = module.main
+    return main
+
+
+def test_options_and_paths_come_in_any_order(
+    job: Callable[[list[str]], int], runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job([str(runs / "a"), "--columns", "other"]) == 0
+    said = capsys.readouterr().out
+    assert "7.5" in said
+    assert job(["--columns", "other", str(runs / "a")]) == 0
+    assert capsys.readouterr().out == said
+    assert job(["--config-of", str(runs / "a")]) == 0
+    assert "width: 0.4" in capsys.readouterr().out
+
+
+def test_a_cost_is_that_of_the_configuration_file(
+    job: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "narrow.yaml").write_text("student: {name: convnet, width: 0.1}")
+    assert job(["--cost", "audio", "--config", str(tmp_path / "narrow.yaml")]) == 0
+    by_file = capsys.readouterr().out
+    assert job(["--cost", "audio", "--student.name", "convnet", "--student.width", "0.1"]) == 0
+    assert capsys.readouterr().out == by_file
+    assert job(["--cost", "audio"]) == 0
+    assert capsys.readouterr().out != by_file
 
 
 def test_a_configuration_costs_what_is_counted() -> None:

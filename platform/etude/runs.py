@@ -8,7 +8,7 @@ import yaml
 
 from etude.errors import UserError
 from etude.experiments.base import Experiment
-from etude.training.checkpoint import State, load_checkpoint, newest_first
+from etude.training.checkpoint import State, load_checkpoint, load_latest
 
 USUAL = ("train/loss", "train/cosine", "validation/cosine", "validation/skill", "learning_rate")
 
@@ -18,7 +18,7 @@ def runs_report(paths: Sequence[Path], columns: Sequence[str] = ()) -> str:
 
     Raises UserError if there is no run, or a figure that no epoch has.
     """
-    found = [(folder, load_checkpoint(file)) for path in paths for folder, file in _runs(path)]
+    found = [one for path in paths for one in _runs(path)]
     if not found:
         where = ", ".join(str(path) for path in paths) or "nothing"
         raise UserError(f"no checkpoint below {where}: give a run, or a folder of runs")
@@ -27,12 +27,13 @@ def runs_report(paths: Sequence[Path], columns: Sequence[str] = ()) -> str:
 
 def made_with(paths: Sequence[Path]) -> str:
     """The configuration in a checkpoint, as YAML. Raises UserError if it holds none."""
-    if len(paths) != 1:
-        raise UserError("give one checkpoint, or one run's folder")
-    file = paths[0] if paths[0].is_file() else next((f for _, f in _runs(paths[0])), paths[0])
-    config = load_checkpoint(file).get("config")
+    found = [one for path in paths for one in _runs(path)]
+    if len(found) != 1:
+        raise UserError(f"here are {len(found)} runs: give one checkpoint, or one run's folder")
+    where, state = found[0]
+    config = state.get("config")
     if not config:
-        raise UserError(f"{file} does not say which configuration made it")
+        raise UserError(f"{where} does not say which configuration made it: choose another")
     return str(yaml.safe_dump(config, sort_keys=False)).rstrip()
 
 
@@ -45,17 +46,23 @@ def cost_report(settings: Experiment) -> str:
     )
 
 
-def _runs(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Each run's folder below a path, with its newest checkpoint that can be read, or a checkpoint itself."""
+def _runs(path: Path) -> Iterator[tuple[Path, State]]:
+    """A checkpoint itself, or each run's folder below a path with its newest checkpoint that can be read."""
     if path.is_file():
-        yield path, path
+        yield path, load_checkpoint(path)
         return
+    if not path.exists():
+        raise UserError(f"there is no {path}: give a checkpoint, a run, or a folder of runs")
     for folder in sorted({file.parent for file in path.rglob("epoch-*.pt")}):
-        yield folder, newest_first(folder)[0]
+        state = load_latest(folder)
+        if state is not None:
+            yield folder, state
 
 
 def _table(folder: Path, state: State, columns: Sequence[str]) -> str:
-    history: list[dict[str, Any]] = state["history"]
+    history: list[dict[str, Any]] | None = state.get("history")
+    if not history:
+        raise UserError(f"{folder} holds no epochs, so it is no checkpoint of a run: choose another")
     known = {name for entry in history for name in entry}
     if strange := [name for name in columns if name not in known]:
         raise UserError(f"{folder} has no figure {strange[0]}; it has {', '.join(sorted(known))}")

@@ -90,7 +90,8 @@ def test_a_report_says_it_in_tables_numbers_and_plots(evaluation: Evaluation, st
         "report.md", "report.json", "segments.png", "segments.txt", "percentiles.png", "queries.png",
     }  # fmt: skip
     model = evaluation.inputs.model
-    folder = study.settings.home / "evaluations" / f"{model.hash}-all"
+    folder = study.settings.home / "evaluations" / evaluation.inputs.name
+    assert folder.name.startswith(f"{model.hash}-all-")
     assert {path.parent for path in files.values()} == {folder}
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in files.values() if path.suffix == ".png")
 
@@ -135,11 +136,30 @@ def test_mlflow_has_one_run_a_model_and_set(evaluation: Evaluation, mlflow_uri: 
     (run,) = client.search_runs([tracking.experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.tags["etude.kind"] == "evaluate"
+    assert run.data.params["set"] == "all"
+    assert run.data.params["model"] == str(evaluation.inputs.settings.model)
     assert run.data.metrics["quality/cosine"] == pytest.approx(evaluation.metrics.cosine)
     assert run.data.metrics["speed/mel_1/ms"] > 0
     assert "queries/mean/recall_1" in run.data.metrics
     logged = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
     assert logged == {f"evaluation/{path.name}" for path in files}
+
+
+def test_other_queries_or_another_split_are_another_evaluation(inputs: Inputs) -> None:
+    """Else one report would take the place of the other, and one run in MLflow would hold both figures."""
+    texts = inputs.texts
+    assert not isinstance(texts, str)
+    of = inputs.study.splits
+    moved = dataclasses.replace(inputs.study, splits=Splits(of.train, of.validation, of.test, "0123456789ab"))
+    others = [
+        dataclasses.replace(inputs, texts=dataclasses.replace(texts, queries=("slow piano",))),
+        dataclasses.replace(inputs, texts=dataclasses.replace(texts, by="the text student 01234567")),
+        dataclasses.replace(inputs, texts="nobody understands text"),
+        dataclasses.replace(inputs, study=moved),
+    ]
+    names = {inputs.name, *(one.name for one in others)}
+    assert len(names) == 5
+    assert dataclasses.replace(inputs).name == inputs.name
 
 
 def spoilt(exported: Path, folder: Path, **record: object) -> Path:

@@ -3,6 +3,8 @@
 import socket
 import subprocess
 import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -86,3 +88,18 @@ def test_ports_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DASHBOARD_PORT", "high")
     with pytest.raises(UserError, match="DASHBOARD_PORT is 'high'"):
         Ports.from_environment()
+
+
+def test_commands_at_the_same_time_start_one_server_and_wait_until_it_answers(tmp_path: Path) -> None:
+    def ask(_: int) -> tuple[daemon.Daemon, int]:
+        server = daemon.ensure(tmp_path, "web", lambda: start(tmp_path, daemon.free_port()))
+        with urllib.request.urlopen(server.address, timeout=5) as answer:
+            return server, answer.status
+
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            answers = list(pool.map(ask, range(3)))
+    finally:
+        daemon.stop(tmp_path, "web")
+    assert len({server.pid for server, _ in answers}) == 1
+    assert {status for _, status in answers} == {200}

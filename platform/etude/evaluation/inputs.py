@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,13 @@ class Inputs:
     study: AudioStudy
     dataset: Dataset
     texts: Texts | str  # or why there are none
+
+    @property
+    def name(self) -> str:
+        """Another one for another model, set, library or split, for other queries or another text student."""
+        asked = "" if isinstance(self.texts, str) else [self.texts.queries, self.texts.by]
+        rest = hashlib.sha256(json.dumps([self.study.data_hash, asked]).encode()).hexdigest()[:6]
+        return f"{self.model.hash}-{self.settings.set}-{rest}"
 
 
 def load_settings(argv: Sequence[str]) -> Evaluate:
@@ -142,8 +150,9 @@ def _texts(settings: Evaluate) -> Texts | str:
         return reason
     queries = read_queries((settings.queries or QUERIES).expanduser())
     of_student: Encoder = teacher
+    by = "the teacher's text encoder"
     if settings.text_student:
         of_student = ExportedText(settings.text_student.expanduser(), teacher.id)
-    by = "the text student" if settings.text_student else "the teacher's text encoder"
+        by = f"the text student {of_student.hash[:8]}"
     of_teacher = embed_queries(teacher, queries)
     return Texts(queries, of_teacher, embed_queries(of_student, queries), by)

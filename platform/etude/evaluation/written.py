@@ -21,9 +21,9 @@ from etude.tracking.mlflow import Tracking
 
 
 def write_report(evaluation: Evaluation) -> list[Path]:
-    """Write `evaluations/<model>-<set>/` below the home folder; report.md is the first of the files."""
+    """Write `evaluations/<name of the inputs>/` below the home folder; report.md is the first of the files."""
     inputs = evaluation.inputs
-    folder = inputs.study.settings.home / "evaluations" / f"{inputs.model.hash}-{inputs.settings.set}"
+    folder = inputs.study.settings.home / "evaluations" / inputs.name
     folder.mkdir(parents=True, exist_ok=True)
     plots = _plots(evaluation, folder)
     report = folder / "report.md"
@@ -38,13 +38,14 @@ def write_report(evaluation: Evaluation) -> list[Path]:
 def keep(evaluation: Evaluation, files: Sequence[Path], tracking: Tracking) -> str:
     """Log figures and files in MLflow, and return the address of the run; a repetition has the same run."""
     inputs = evaluation.inputs
-    name = f"evaluate-{inputs.model.hash}-{inputs.settings.set}"
+    name = f"evaluate-{inputs.name}"
     tags = {
         "etude.kind": "evaluate", "git_commit": git_commit(), "model": inputs.model.hash,
         "set": inputs.settings.set, "teacher": inputs.study.teacher.id, "data": inputs.study.data_hash,
     }  # fmt: skip
-    run_id = tracking.run(f"{name}-{inputs.study.data_hash}", name, tags=tags)
-    tracking.log_params(run_id, inputs.study.settings.model_dump())
+    run_id = tracking.run(name, name, tags=tags)
+    own = inputs.settings.model_dump(include={"model", "set", "queries", "text_student"})
+    tracking.log_params(run_id, inputs.study.settings.model_dump() | own)
     tracking.log_metrics(run_id, _flat(figures(evaluation)), step=0)
     for path in files:
         tracking.log_file(run_id, path, "evaluation")

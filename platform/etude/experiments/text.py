@@ -17,6 +17,7 @@ from etude.students.cost import Cost, count
 from etude.students.text import TextStudent, TextStudentConfig, Tokens, load_tokenizer
 from etude.systems.text_student import TextSystem
 from etude.teachers.text import MiniLMConfig, TextTeacher, TextTeacherConfig, build_text_teacher
+from etude.training.plan import TrainingConfig
 
 
 class TextExperiment(Experiment):
@@ -35,6 +36,7 @@ class TextExperiment(Experiment):
     )
     student: TextStudentConfig = TextStudentConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainingConfig = TrainingConfig(epochs=12, batch_size=64)
 
     @model_validator(mode="before")
     @classmethod

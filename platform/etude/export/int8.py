@@ -27,7 +27,7 @@ from onnxruntime.quantization import (
 
 from etude.data.batches import Dataset
 from etude.evaluation.metrics import best_constant_cosine, unit
-from etude.export.onnx import read_metadata, run_onnx, session, write_metadata
+from etude.export.onnx import int8_of, read_metadata, run_onnx, session, write_metadata
 
 MIN_COSINE = 0.99  # mean, to the float model: what issue 4 asks for
 CALIBRATION_SEGMENTS = 64
@@ -82,7 +82,7 @@ def offer_int8(mel_file: Path, learned_from: Dataset, held_out: Dataset, card: P
     Scales come from music that the student learned from, the figures from held-out music. They stand in the
     file's record, and on the card.
     """
-    path = mel_file.with_name(f"{mel_file.stem}_int8.onnx")
+    path = int8_of(mel_file)
     with tempfile.TemporaryDirectory(dir=mel_file.parent) as folder:
         made = quantise(mel_file, _spread(learned_from, CALIBRATION_SEGMENTS), Path(folder))
         found = compare(mel_file, made, _spread(held_out, HELD_OUT_SEGMENTS), path)

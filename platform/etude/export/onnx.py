@@ -43,6 +43,11 @@ def export_onnx(spec: ExportSpec, folder: Path) -> Path:
     return path
 
 
+def int8_of(path: Path) -> Path:
+    """Where the 8-bit form of an exported file lies, if there is one."""
+    return path.with_name(f"{path.stem}_int8.onnx")
+
+
 def write_metadata(path: Path, metadata: Mapping[str, object]) -> None:
     """Put a record, as JSON under the key `etude`, into an exported file."""
     model = onnx.load(path)

@@ -13,7 +13,7 @@ from etude.config import save
 from etude.evaluation.metrics import Metrics, shown
 from etude.experiments.base import Study
 from etude.export.card import Card
-from etude.export.onnx import export_onnx, write_metadata
+from etude.export.onnx import export_onnx, int8_of, write_metadata
 from etude.export.parity import Parity
 from etude.students.cost import Cost
 from etude.training.checkpoint import load_checkpoint
@@ -108,6 +108,7 @@ def export_checkpoint(release: Release, checkpoint: Path, folder: Path, git_comm
         for path in made:
             write_metadata(path, record)
             os.replace(path, folder / path.name)
+            int8_of(folder / path.name).unlink(missing_ok=True)  # it was of the file that was here
     files = tuple(folder / path.name for path in made)
     (folder / "README.md").write_text(release.card().text(name, record, test, parity))
     save(study.settings, folder / "config.yaml")

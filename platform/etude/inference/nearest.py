@@ -109,12 +109,17 @@ def nearest_tracks(heard: Heard, files: Sequence[Path], study: AudioStudy) -> Ne
     return nearest("prepared tracks", names, by_student, by_teacher)
 
 
-def nearest_queries(text: str, file: Path, study: TextStudy) -> Nearest:
-    """The held-out queries nearest to a text. Raises UserError if it is empty or too long."""
+def check_query(text: str, study: TextStudy) -> None:
+    """Raises UserError if a text is empty, or longer than the teacher or the student takes."""
     if not text.strip():
         raise UserError('there is nothing to try: give a query, as in --test "slow piano"')
-    if study.teacher.too_long([text]):
-        raise UserError(f"the text {shorten(text)!r} is longer than the teacher takes: shorten it")
+    for who, model in (("teacher", study.teacher), ("student", study.test.tokens)):
+        if model.too_long([text]):
+            raise UserError(f"the text {shorten(text)!r} is longer than the {who} takes: shorten it")
+
+
+def nearest_queries(text: str, file: Path, study: TextStudy) -> Nearest:
+    """The held-out queries nearest to a text that `check_query` has let pass."""
     student, test = ExportedText(file, study.teacher.id), study.test
     by_student = student.embed([text])[0], student.embed(test.texts)
     by_teacher = study.teacher.embed([text])[0], test.vectors

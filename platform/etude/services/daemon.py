@@ -1,5 +1,6 @@
 """Processes that outlive the command that started them, found again by a file and ended by their id."""
 
+import fcntl
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +27,14 @@ class Daemon:
     created: float  # with the id, this tells the process from a later one with the same id
     address: str
     ports: tuple[int, ...]
+
+
+def ensure(folder: Path, name: str, launch: Callable[[], Daemon]) -> Daemon:
+    """The server that runs, or the one that `launch` starts. Of several commands one starts it, all wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return find(folder, name) or launch()
 
 
 def find(folder: Path, name: str) -> Daemon | None:

@@ -59,9 +59,10 @@ class Ports:
 def mlflow_server(home: Path, port: int) -> str:
     """The address of the MLflow server over this home's database, started if it does not run."""
     folder = home / "services"
-    running = daemon.find(folder, "mlflow")
-    if running:
-        return running.address
+    return daemon.ensure(folder, "mlflow", lambda: _start_mlflow(home, folder, port)).address
+
+
+def _start_mlflow(home: Path, folder: Path, port: int) -> daemon.Daemon:
     data = home / "mlflow"
     data.mkdir(parents=True, exist_ok=True)
     address = f"http://127.0.0.1:{port}"
@@ -72,10 +73,9 @@ def mlflow_server(home: Path, port: int) -> str:
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    daemon.start(
+    return daemon.start(
         folder, "mlflow", command, address=address, ports=[port], ready_urls=[f"{address}/health"], env=env
     )
-    return address
 
 
 def ray_head(home: Path, ports: Ports, tracking_uri: str) -> str:
@@ -84,9 +84,10 @@ def ray_head(home: Path, ports: Ports, tracking_uri: str) -> str:
     Token authentication is switched on here explicitly; `ray_environment` does the same for clients.
     """
     folder = home / "services"
-    running = daemon.find(folder, "ray")
-    if running:
-        return running.address
+    return daemon.ensure(folder, "ray", lambda: _start_ray(home, folder, ports, tracking_uri)).address
+
+
+def _start_ray(home: Path, folder: Path, ports: Ports, tracking_uri: str) -> daemon.Daemon:
     address = f"http://127.0.0.1:{ports.dashboard}"
     agent = daemon.free_port()  # it takes the jobs, and is up some seconds after the dashboard
     command = [
@@ -102,7 +103,7 @@ def ray_head(home: Path, ports: Ports, tracking_uri: str) -> str:
         # Jobs must find this environment's python, whatever the shell's PATH says.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
-    daemon.start(
+    return daemon.start(
         folder,
         "ray",
         command,
@@ -111,7 +112,6 @@ def ray_head(home: Path, ports: Ports, tracking_uri: str) -> str:
         ready_urls=[f"{address}/api/version", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"],
         env=env,
     )
-    return address
 
 
 def _ray_folder(home: Path) -> Path:

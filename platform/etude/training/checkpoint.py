@@ -34,7 +34,7 @@ def save_checkpoint(folder: Path, epoch: int, state: State, *, best: bool) -> Pa
 
 def load_checkpoint(path: Path) -> State:
     """Read one checkpoint. Raises UserError if it is damaged."""
-    state = read_torch_file(path, "the checkpoint", "delete it to start over, or choose another")
+    state = read_torch_file(path, "the checkpoint", "choose another, or train again")
     if not isinstance(state, dict):
         raise UserError(f"{path} is no checkpoint of a run: choose another")
     return state
