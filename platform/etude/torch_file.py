@@ -1,7 +1,6 @@
 """PyTorch files as data: whatever code one holds is not executed."""
 
 import pickle
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,5 +24,5 @@ def read_torch_file(path: Path, what: str, mend: str, allowed: Sequence[Any] = (
         raise UserError(
             f"{what} {path} is damaged, or it holds pickled code, which is never executed: {mend}"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # bytes that are no archive break PyTorch's reader in any way
         raise UserError(f"{what} {path} is damaged, or no PyTorch file: {mend}") from error

@@ -137,6 +137,9 @@ def test_an_8_bit_form_is_there_only_if_the_figures_say_so(
     kept, card = tmp_path / "student_int8.onnx", (tmp_path / "README.md").read_text()
     assert kept.exists() != ("INT8 is not offered" in said)
     assert kept.exists() == ("8-bit form" in card)
+    kept.write_text("of the student that is replaced now")
+    assert job(checkpoint, "--out", tmp_path) == 0
+    assert not kept.exists()
 
 
 @pytest.mark.parametrize(
@@ -196,15 +199,20 @@ def test_what_is_no_whole_checkpoint_is_refused(
     whole = checkpoint.read_bytes()
     (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.pt").write_text("nonsense")
+    (tmp_path / "words.pt").write_text("slow piano\nloud drums\n")  # which break the reader elsewhere
     (tmp_path / "empty.pt").write_bytes(b"")
     cases = {
         tmp_path / "nowhere.pt": "there is no",
         tmp_path: "give a checkpoint, or the folder of a run",
         tmp_path / "half.pt": "is no whole checkpoint",
         tmp_path / "text.pt": "is no whole checkpoint",
+        tmp_path / "words.pt": "is no whole checkpoint",
         tmp_path / "empty.pt": "is no whole checkpoint",
-        changed(config={}): "does not say which configuration made it",
     }
+    for part in ("config", "identity", "model"):
+        for value in ({}, [1]):
+            path = tmp_path / f"{part}-{len(value)}.pt"
+            cases[changed(**{part: value}).rename(path)] = "does not say which configuration made it"
     for path, reason in cases.items():
         assert job(path) == 2
         said = capsys.readouterr().err.strip()
@@ -223,6 +231,8 @@ def test_a_checkpoint_of_something_else_is_refused(
     assert "was made with recipe 0123456789ab, here it is" in capsys.readouterr().err
     assert job(checkpoint, "--student.width", "0.2") == 2
     assert "was made with student" in capsys.readouterr().err
+    assert job(checkpoint, "--out", checkpoint) == 2
+    assert f"cannot use {checkpoint} for the files" in capsys.readouterr().err
     assert job(checkpoint, "--student.widht", "0.2") == 2
     assert "did you mean student.width?" in capsys.readouterr().err
     assert job(checkpoint, "--recipe.fmax", "12000") == 2
@@ -254,6 +264,8 @@ def test_a_text_student_is_tried_on_a_query(
         (("--int8",), "leave out --int8"),
         (("--test", " "), "there is nothing to try"),
         (("--test", "piano " * 300), "longer than the teacher takes"),
+        (("--test", "piano " * 100), "longer than the student takes"),
     ):
-        assert job(text_checkpoint, "--out", tmp_path, *words) == 2
+        assert job(text_checkpoint, "--out", tmp_path / "not", *words) == 2
         assert reason in capsys.readouterr().err
+        assert not (tmp_path / "not").exists()

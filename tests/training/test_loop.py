@@ -297,3 +297,63 @@ def test_a_kill_between_the_two_files_loses_no_best(tmp_path: Path, monkeypatch:
         save_checkpoint(tmp_path, 1, {"epoch": 1}, best=True)
     assert [path.name for path in done] == ["best.pt"]
     assert load_latest(tmp_path) is None
+
+
+def test_patience_counts_the_epochs_of_this_run_alone(data: Library, tmp_path: Path) -> None:
+    """One that goes on from a run that had stopped getting better does not stop at once."""
+    still = {"batch_size": 4, "learning_rate": 1e-12, "patience": 1, "warmup_epochs": 0}
+    run(data, tmp_path / "old", TrainingConfig(epochs=4, **still | {"patience": None}))
+    old = load_checkpoint(tmp_path / "old" / "epoch-0004.pt")
+    for place, score in enumerate((0.9, 0.1, 0.1, 0.1)):
+        old["history"][place]["validation/skill"] = score
+    torch.save(old, tmp_path / "stuck.pt")
+    config = TrainingConfig(epochs=9, start_from=tmp_path / "stuck.pt", **still)
+    first = run(data, tmp_path / "new", config, stop_after=5)
+    assert [entry["epoch"] for entry in first] == [5]
+    rest = run(data, tmp_path / "new", config)
+    assert same(first + rest, run(data, tmp_path / "whole", config))
+    # What the other run reported is not told again, whoever was cut off.
+    heard = []
+    train(
+        system(), data, config, seed=3, folder=tmp_path / "new", identity=IDENTITY, replay_after=0,
+        report=lambda metrics, checkpoint: heard.append(metrics["epoch"]),
+    )  # fmt: skip
+    assert heard == [entry["epoch"] for entry in first + rest]
+
+
+def test_a_checkpoint_that_nothing_can_go_on_from_is_refused(data: Library, tmp_path: Path) -> None:
+    run(data, tmp_path / "old", TrainingConfig(epochs=1, batch_size=4))
+    old = tmp_path / "old" / "best.pt"
+    torch.save({"features.0.weight": torch.zeros(2)}, tmp_path / "published.pt")
+    torch.manual_seed(0)
+    unscaled = StudentClap(
+        StudentConfig(name="convnet", width=0.1), ObjectiveConfig(), AugmentConfig(), FeatureRecipe(),
+        dim=DIM, normalized=False,
+    )  # fmt: skip
+    for name, start, epochs, chosen, said in (
+        ("all", old, 1, system(), r"has all 1 epochs that this run is to have: raise training\.epochs"),
+        ("strange", tmp_path / "published.pt", 2, system(), "is no checkpoint of a run"),
+        ("scale", old, 2, unscaled, r"does not fit this run \(.*scale\.logit_scale.*objective\.logit_scale"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run(
+                data, tmp_path / name, TrainingConfig(epochs=epochs, batch_size=4, start_from=start),
+                chosen=chosen,
+            )  # fmt: skip
+
+
+def test_a_gradient_that_is_no_number_is_kept_in_no_checkpoint(
+    data: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even in an epoch's last step, after which no loss would tell."""
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, norm: torch.tensor(math.inf))
+    with pytest.raises(UserError, match=r"gradient's norm became inf in epoch 1.*learning_rate"):
+        run(data, tmp_path)
+    assert load_latest(tmp_path) is None
+
+
+def test_epochs_beyond_four_digits_stay_in_order(tmp_path: Path) -> None:
+    for epoch in (9_999, 10_000, 10_001):
+        save_checkpoint(tmp_path, epoch, {"epoch": epoch}, best=False)
+    assert load_latest(tmp_path) == {"epoch": 10_001}
+    assert len(list(tmp_path.iterdir())) == 2

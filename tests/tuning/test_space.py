@@ -1,7 +1,9 @@
 """A search space draws what it says, the same every time, and is refused where it does not fit."""
 
+import math
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -20,6 +22,7 @@ SPACE = {
 }
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 30))
 def test_draws_are_within_bounds_and_repeat(seed: int, n: int) -> None:
     drawn = sample(SPACE, n, [seed, 1])
@@ -40,11 +43,27 @@ def test_more_trials_begin_with_the_same_ones() -> None:
 
 @pytest.mark.parametrize(
     "given_",
-    [{}, {"choice": [1], "uniform": (0, 1)}, {"uniform": (2, 1)}, {"loguniform": (0, 1)}, {"choise": [1]}],
+    [
+        {},
+        {"choice": [1], "uniform": (0, 1)},
+        {"uniform": (2, 1)},
+        {"uniform": (0, math.inf)},
+        {"loguniform": (0, 1)},
+        {"quniform": (0, 1, 0)},
+        {"quniform": (0, 1, -0.5)},
+        {"quniform": (0, 1, 0.3)},
+        {"choise": [1]},
+    ],
 )
 def test_a_distribution_is_exactly_one_thing(given_: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Distribution(**given_)
+
+
+def test_what_is_listed_is_drawn_as_it_stands() -> None:
+    for listed in ([2.65926, 0.123456], [None, "best.pt"], [[], ["optimizer"]], [1, 0.5]):
+        drawn = sample({"seed": Distribution(choice=listed)}, 12, [0])
+        assert all(any(one["seed"] is value or one["seed"] == value for value in listed) for one in drawn)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,15 @@ def test_a_trial_that_fails_does_not_end_the_sweep(demo: AudioExperiment, mlflow
     assert result.winner.ended != "failed"
 
 
+def test_a_file_that_a_trial_lacks_is_told_before_any_trains(demo: AudioExperiment, mlflow_uri: str) -> None:
+    cases = {"plain": {}, "fused": {"student.specialist": str(demo.home / "none.pt")}}
+    sweep = SweepConfig(name="fused", cases=cases)
+    with pytest.raises(UserError, match=r"cannot read student\.specialist .*none\.pt"):
+        run_sweep(experiment(demo), sweep, Tracking(mlflow_uri, "sweep-tests"), {}, print)
+    (folder,) = (demo.home / "sweeps").glob("fused-*")
+    assert not (folder / "journal.jsonl").exists()
+
+
 def test_a_sweep_in_which_all_fail_says_why(demo: AudioExperiment, mlflow_uri: str) -> None:
     space = {**SPACE, "training.learning_rate": Distribution(choice=[1e30])}
     with pytest.raises(UserError, match=r"every trial of .* failed .*the loss became"):

@@ -97,6 +97,8 @@ def query_plot(
     if np.isfinite(chance):
         left.axvline(chance, color="tab:gray", linestyle="--", label="chance")
         left.legend()
+    if np.isnan(overlap_Q).all():  # no bars would read as zeros
+        left.text(0.5, 0.5, "too few tracks to choose 10 from", transform=left.transAxes, ha="center")
     left.set(xlim=(0, 1), xlabel="share of the teacher's first 10 tracks", title="Queries")
     of_teacher, of_student = (np.asarray(side).ravel() for side in places)
     right.hexbin(of_teacher, of_student, gridsize=40, mincnt=1, cmap="viridis")

@@ -102,7 +102,9 @@ def read_record(path: Path) -> dict[str, object]:
         path.open("rb").close()
         record = read_metadata(path) if path.suffix == ".onnx" else {}
     except OSError as error:
-        raise UserError(f"cannot read the model {path}: {error.strerror or error}") from None
+        raise UserError(
+            f"cannot read the model {path}: {error.strerror or error}; give a file that Étude has exported"
+        ) from None
     except DecodeError:
         record = {}
     if not record:

@@ -21,7 +21,7 @@ from etude.tracking.mlflow import Tracking
 
 
 def write_report(evaluation: Evaluation) -> list[Path]:
-    """Write `evaluations/<name of the inputs>/` below the home folder; report.md is the first of the files."""
+    """Write `evaluations/<inputs.name>/` below the home folder; report.md is the first of the files."""
     inputs = evaluation.inputs
     folder = inputs.study.settings.home / "evaluations" / inputs.name
     folder.mkdir(parents=True, exist_ok=True)

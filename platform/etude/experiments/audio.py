@@ -25,10 +25,10 @@ from etude.objectives.distillation import ObjectiveConfig
 from etude.sources import AudioMuseConfig, DemoConfig, SourceConfig, Track, build_source
 from etude.students import StudentConfig, build_student
 from etude.students.cost import Cost, count
-from etude.systems.student_clap import StudentClap
+from etude.systems.student_clap import StudentClap, student_state
 from etude.teachers import MusiCNNConfig, StoredConfig, Teacher, TeacherConfig, build_teacher
 from etude.teachers.stored import StoredTeacher
-from etude.training.checkpoint import load_checkpoint
+from etude.training.checkpoint import load_run
 
 
 class AudioExperiment(Experiment):
@@ -93,8 +93,9 @@ class AudioExperiment(Experiment):
             teacher = teacher.model_copy(update={"dsn": self.source.dsn})
         return teacher.model_copy(update={"version": StoredTeacher(teacher).version})
 
-    def cost(self) -> Cost:
-        student = build_student(self.student, build_teacher(self.teacher).dim, normalize=False)
+    def cost(self, state: Mapping[str, Tensor] | None = None) -> Cost:
+        dim = build_teacher(self.teacher).dim
+        student = build_student(self.student, dim, normalize=False, state=state and student_state(state))
         return count(student, torch.empty(1, self.recipe.n_mels, self.recipe.n_frames))
 
     def open(self) -> "AudioStudy":
@@ -165,7 +166,7 @@ class AudioStudy:
         )
 
     def _check_specialist(self, path: Path) -> None:
-        theirs, ours = load_checkpoint(path)["identity"], self.identity()
+        theirs, ours = load_run(path)["identity"], self.identity()
         for key in ("recipe", "teacher"):
             if theirs.get(key) != ours[key]:
                 raise UserError(

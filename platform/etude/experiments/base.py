@@ -32,7 +32,7 @@ class Experiment(Settings):
     shaping: ClassVar[frozenset[str]] = frozenset({"seed", "training"})  # what a trained student depends on
 
     home: Path = Field(default_factory=default_home, description="where all that is made lies")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**29, description="of weights, order and every change of the data")
     training: TrainingConfig = TrainingConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -51,8 +51,11 @@ class Experiment(Settings):
         return self
 
     @abstractmethod
-    def cost(self) -> Cost:
-        """Parameters and multiply-adds of the student for one item. Needs the teacher, but no data."""
+    def cost(self, state: Mapping[str, Tensor] | None = None) -> Cost:
+        """Parameters and multiply-adds of the student for one item. Needs the teacher, but no data.
+
+        With `state`, a checkpoint's "model", files that the student began with are not needed.
+        """
 
     @abstractmethod
     def open(self) -> "Study":

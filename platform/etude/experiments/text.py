@@ -56,7 +56,7 @@ class TextExperiment(Experiment):
         own = None if isinstance(self.teacher, MiniLMConfig) else self.teacher.tokenizer
         return load_tokenizer(self.tokenizer or own, self.student.max_tokens)
 
-    def cost(self) -> Cost:
+    def cost(self, state: Mapping[str, Tensor] | None = None) -> Cost:
         dim, vocabulary = build_text_teacher(self.teacher).dim, self.tokens().vocabulary
         student = TextStudent(self.student, vocabulary=vocabulary, dim=dim, normalize=True)
         ids = torch.ones(1, self.student.max_tokens, dtype=torch.int64)

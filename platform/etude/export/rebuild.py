@@ -39,12 +39,13 @@ def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> AudioRelease | Tex
     another recipe, teacher or student than what is here.
     """
     state = _read(checkpoint)
-    config, identity = state.get("config"), state.get("identity")
-    if not config or not identity:
+    config, identity, model = (state.get(name) for name in ("config", "identity", "model"))
+    if not all(isinstance(one, Mapping) and one for one in (config, identity, model)):
         raise UserError(
             f"{checkpoint} does not say which configuration made it: give one of jobs/train_audio.py, "
             "jobs/train_text.py or a sweep"
         )
+    assert config is not None and identity is not None
     if "recipe" in config:
         audio = _load(AudioExperiment, config, options).pinned()
         if audio.recipe.decoder != decoder_version():

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from etude import __version__
 from etude.config import save
+from etude.errors import UserError
 from etude.evaluation.metrics import Metrics, shown
 from etude.experiments.base import Study
 from etude.export.card import Card
@@ -85,12 +86,13 @@ def export_checkpoint(release: Release, checkpoint: Path, folder: Path, git_comm
     Raises UserError if the files do not agree with PyTorch; none is in the folder then.
     """
     study, name = release.study, f"etude-{release.study.settings.system}"
-    system: Any = study.system(0, load_checkpoint(checkpoint)["model"])
+    state = load_checkpoint(checkpoint)["model"]
+    system: Any = study.system(0, state)
     system.eval()
     batch_size = study.settings.training.batch_size
     validation = system.evaluate(study.validation, batch_size)
     test = system.evaluate(study.test, batch_size)
-    cost = study.settings.cost()
+    cost = study.settings.cost(state)
     record: dict[str, Any] = {
         "etude_version": __version__,
         **release.record(),
@@ -100,7 +102,10 @@ def export_checkpoint(release: Release, checkpoint: Path, folder: Path, git_comm
         "git_commit": git_commit,
         "test": dataclasses.asdict(test),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot use {folder} for the files: {error.strerror}; choose another") from None
     with tempfile.TemporaryDirectory(dir=folder) as unchecked:
         made = [export_onnx(spec, Path(unchecked)) for spec in system.exports()]
         parity = release.check(system, made)

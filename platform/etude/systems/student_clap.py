@@ -44,7 +44,7 @@ class StudentClap(Distilled):
         state: Mapping[str, Tensor] | None = None,
     ) -> None:
         """`state` is that of a trained system: this is then the same, and reads no file it began with."""
-        of_student = state and {k.removeprefix(STUDENT): v for k, v in state.items() if k.startswith(STUDENT)}
+        of_student = state and student_state(state)
         super().__init__(
             build_student(student, dim, normalized, state=of_student), objective, dim, anchors_AD
         )
@@ -100,6 +100,11 @@ class StudentClap(Distilled):
                 {"waveform": torch.zeros(2, recipe.segment_samples)},
             ),
         )
+
+
+def student_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The student's part of a system's state dict."""
+    return {name.removeprefix(STUDENT): v for name, v in state.items() if name.startswith(STUDENT)}
 
 
 def compare(student_ND: NDArray[np.float32], track_N: NDArray[np.int64], dataset: Dataset) -> Metrics:

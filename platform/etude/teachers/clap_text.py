@@ -52,11 +52,21 @@ class ClapText:
                 f"{model} takes {shapes_of(shapes)}, not input_ids and attention_mask [batch, {MAX_TOKENS}] "
                 "as CLAP's text encoder does"
             )
-        # The highest id is one that a tokenizer of more words than the file's would get wrong.
-        last = self._tokenizer.get_vocab_size() - 1
-        ids = np.array([[IDS[START], last, IDS[END], *[IDS[PAD]] * (MAX_TOKENS - 3)]] * batch_size, np.int64)
-        self._file.check({"input_ids": ids, "attention_mask": (ids != IDS[PAD]).astype(np.int64)}, DIM)
+        self._check(IDS[END])
+        try:
+            # The highest id is one that a tokenizer of more words than the file's would get wrong.
+            self._check(self._tokenizer.get_vocab_size() - 1)
+        except UserError as error:
+            raise UserError(
+                f"{tokenizer} has {self._tokenizer.get_vocab_size()} tokens, of which {model} knows fewer: "
+                "give the tokenizer.json that belongs to it"
+            ) from error
         self.id = f"clap_text-{self._file.hash()}-{sha256(content).hexdigest()[:4]}"
+
+    def _check(self, token: int) -> None:
+        ids = np.full((self._batch_size, MAX_TOKENS), IDS[PAD], np.int64)
+        ids[:, :3] = IDS[START], token, IDS[END]
+        self._file.check({"input_ids": ids, "attention_mask": (ids != IDS[PAD]).astype(np.int64)}, DIM)
 
     def too_long(self, texts: Sequence[str]) -> list[int]:
         """Which texts have more than 77 tokens, the two at the ends included."""

@@ -75,7 +75,7 @@ def shapes_of(inputs: Mapping[str, list[int | str | None]]) -> str:
 
 def _open(path: Path, device: str) -> onnxruntime.InferenceSession:
     if not path.is_file():
-        raise UserError(f"there is no file {path}")
+        raise UserError(f"there is no file {path}: give the path of an ONNX file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -85,7 +85,8 @@ def _open(path: Path, device: str) -> onnxruntime.InferenceSession:
         raise
     except Exception as error:  # as in `run`
         raise UserError(
-            f"{path} cannot be opened as an ONNX file ({type(error).__name__}: {_first_line(error)})"
+            f"{path} cannot be opened as an ONNX file ({type(error).__name__}: {_first_line(error)}): "
+            "it is damaged, or another file; choose another"
         ) from error
     # A GPU that cannot be had is passed over in silence otherwise.
     if device.startswith("cuda") and CUDA not in session.get_providers():

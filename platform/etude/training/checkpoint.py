@@ -40,6 +40,16 @@ def load_checkpoint(path: Path) -> State:
     return state
 
 
+def load_run(path: Path) -> State:
+    """Read a checkpoint to go on from. Raises UserError if it is damaged, or no run's."""
+    state = load_checkpoint(path)
+    if missing := sorted({"identity", "model", "optimizer", "history"} - state.keys()):
+        raise UserError(
+            f"{path} is no checkpoint of a run of this version, {missing[0]} is not in it: choose another"
+        )
+    return state
+
+
 def load_latest(folder: Path) -> State | None:
     """The newest checkpoint that can be read, None if there is none; a damaged one is passed over, aloud."""
     for path in newest_first(folder):
@@ -51,7 +61,7 @@ def load_latest(folder: Path) -> State | None:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-*.pt"), reverse=True)
+    return sorted(folder.glob("epoch-*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
 
 
 def _write(path: Path, state: State) -> None:

@@ -28,6 +28,7 @@ class Position:
     stage: int = 0  # index of the stage that goes on
     stage_epoch: int = 0  # epochs of it that are done
     origin: int = 0  # epoch of the stage at which its schedule starts
+    began: int = 0  # epochs that another run had done before this one, over all stages
     best: float = -math.inf
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -64,7 +65,7 @@ class Learner:
 def learn(learner: Learner, data: TrainingData, position: Position) -> dict[str, float]:
     """One epoch; the mean of every loss term and of the gradient's norm, and the last learning rate.
 
-    Raises UserError if the loss is no longer a number.
+    Raises UserError if the loss or a gradient is no longer a number.
     """
     config, worker, seed, epoch = learner.config, learner.worker, learner.seed, position.epoch
     if worker.world_size > 1:  # one checkpoint serves all ranks, so each draws its dropout anew every epoch
@@ -87,14 +88,15 @@ def learn(learner: Learner, data: TrainingData, position: Position) -> dict[str,
             completes_step = (number + 1) % parts == 0
             with _gradients_shared(learner, completes_step):
                 terms = _backward(learner, batch, torch.Generator().manual_seed(draws), parts)
-            if not math.isfinite(terms["loss"]):
-                raise UserError(
-                    f"the loss became {terms['loss']} in epoch {epoch + 1}, step {number // parts + 1}: "
-                    "lower training.learning_rate or training.grad_clip"
-                )
             if completes_step:
                 rate = learner.stage.learning_rate * learner.schedule.factor(first_step + number // parts)
                 terms["grad_norm"] = _step(learner, rate) * parts
+            for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
+                if not math.isfinite(terms.get(name, 0.0)):
+                    raise UserError(
+                        f"the {what} became {terms[name]} in epoch {epoch + 1}, step {number // parts + 1}: "
+                        "lower training.learning_rate or training.grad_clip"
+                    )
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
     means = {f"train/{name}": total / (steps * parts) for name, total in sums.items()}

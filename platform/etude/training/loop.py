@@ -7,6 +7,7 @@ resumes from its checkpoint gives the same losses as one that was not.
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from etude.errors import UserError
 from etude.systems.base import System, TrainingData, parameters_with_decay
-from etude.training.checkpoint import State, load_checkpoint, load_latest, save_checkpoint
+from etude.training.checkpoint import State, load_latest, load_run, save_checkpoint
 from etude.training.epoch import Learner, Position, Worker, learn, steps_and_parts
 from etude.training.plan import Stage, TrainingConfig
 from etude.training.schedule import Schedule
@@ -69,18 +70,18 @@ def train(
     foreign = state is None and config.start_from is not None
     if foreign:
         assert config.start_from is not None
-        state = load_checkpoint(config.start_from)
+        state = load_run(config.start_from)
     position = Position()
     if state is None:
         system.start_at(data.training)
     else:
         _check_identity(state, identity, config.start_from if foreign else folder, foreign)
-        module.load_state_dict(state["model"])
+        _load_model(module, state, config.start_from if foreign else folder)
         position = _position(state, config, foreign)
         if foreign and "logit_scale" in config.reset:
             system.reset_logit_scale()
         for metrics in position.history if not foreign else ():
-            if replay_after is not None and metrics["epoch"] > replay_after:
+            if replay_after is not None and metrics["epoch"] > max(replay_after, position.began):
                 report(metrics, folder / f"epoch-{int(metrics['epoch']):04d}.pt")
 
     for index, stage in list(enumerate(config.stages))[position.stage :]:
@@ -109,6 +110,7 @@ def train(
             started = time.monotonic()
             metrics = learn(learner, data.training, position)
             metrics |= system.evaluate(data.validation, config.batch_size).as_dict("validation")
+            metrics = _of_first_rank(metrics, worker)
             metrics |= {"seconds": time.monotonic() - started, "stage": float(stage.number)}
             metrics["epoch"] = position.epoch + 1
             schedule.observe(metrics[SCORE])
@@ -131,24 +133,29 @@ def train(
                 }
                 path = save_checkpoint(folder, position.epoch, saved, best=is_best)
             report(metrics, path)
+    if foreign and position.epoch == position.began:
+        raise UserError(
+            f"{config.start_from} has all {position.epoch} epochs that this run is to have: raise "
+            "training.epochs or training.stage2_epochs"
+        )
 
 
 def _over(position: Position, stage: Stage, patience: int | None) -> bool:
     """Whether a stage has had its epochs, or its best score lies further back than `patience`."""
     if position.stage_epoch >= stage.epochs:
         return True
-    scores = [entry[SCORE] for entry in position.history if entry["stage"] == stage.number]
+    own = position.history[position.began :]
+    scores = [entry[SCORE] for entry in own if entry["stage"] == stage.number]
     known = [-math.inf if math.isnan(score) else score for score in scores]
     return bool(known) and patience is not None and len(known) - 1 - known.index(max(known)) >= patience
 
 
 def _position(state: State, config: TrainingConfig, foreign: bool) -> Position:
     """Where a checkpoint's run had come to."""
-    position = Position(
-        **{name: state[name] for name in ("stage", "stage_epoch", "origin", "best", "history")}
-    )
+    position = Position(**{each.name: state[each.name] for each in fields(Position) if each.name in state})
     if foreign:
         position.best = -math.inf  # of this run, whose best checkpoint is its own
+        position.began = position.epoch
         if "schedule" in config.reset:
             position.origin = position.stage_epoch
     if position.stage >= len(config.stages):
@@ -171,6 +178,26 @@ def _load_stage(
             group["weight_decay"] = decay
     if "schedule" not in reset:
         schedule.load_state_dict(state["schedule"])
+
+
+def _load_model(module: nn.Module, state: State, where: Path | None) -> None:
+    try:
+        module.load_state_dict(state["model"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip().rstrip(".:")
+        raise UserError(
+            f"the checkpoint in {where} does not fit this run ({reason}): configure student and objective, "
+            "objective.logit_scale too, as they were there"
+        ) from error
+
+
+def _of_first_rank(metrics: dict[str, float], worker: Worker) -> dict[str, float]:
+    """Rank 0's figures on every rank: each has batch statistics of its own, but all must decide alike."""
+    if worker.world_size == 1:
+        return metrics
+    first = [metrics]
+    torch.distributed.broadcast_object_list(first, src=0, device=worker.device)
+    return first[0]
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -14,12 +14,15 @@ import torch
 from pydantic import Field
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
+from etude.cli import say
 from etude.config import Section
 from etude.errors import UserError
 from etude.experiments.base import Experiment, configuration
 from etude.tracking.mlflow import Tracking
+from etude.training.checkpoint import load_latest
 from etude.training.epoch import Worker
 from etude.training.loop import train
+from etude.training.watch import watched
 
 
 class WorkersConfig(Section):
@@ -69,7 +72,8 @@ def train_on_workers(
         ),
     )  # fmt: skip
     try:
-        trainer.fit()
+        with watched(folder, settings.training.most_epochs, say):
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"training failed ({reason}): what was done is in {folder}") from error
@@ -94,8 +98,9 @@ def _worker(config: dict[str, Any]) -> None:
         # The checkpoint is on shared disk already; Ray is told only that this epoch is done everywhere.
         ray.train.report(dict(metrics))
 
+    begun = load_latest(Path(config["folder"]))
     train(
-        study.system(settings.seed),
+        study.system(settings.seed, begun and begun["model"]),
         study,
         settings.training,
         seed=settings.seed,

@@ -1,5 +1,6 @@
 """A search space: dotted configuration keys to distributions."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,15 @@ class Distribution(Section):
             raise ValueError(f"{given[0]} needs its first number below its second")
         if given[0] == "loguniform" and bounds[0] <= 0:
             raise ValueError("loguniform needs numbers above 0")
+        if given[0] != "choice" and not all(map(math.isfinite, bounds)):
+            raise ValueError(f"{given[0]} needs finite numbers")
+        if self.quniform is not None:
+            self._check_steps(*self.quniform)
         return self
+
+    def _check_steps(self, low: float, high: float, step: float) -> None:
+        if step <= 0 or any(abs(end / step - round(end / step)) > 1e-6 for end in (low, high)):
+            raise ValueError("quniform needs a step above 0, of which its two bounds are multiples")
 
     def domain(self) -> Domain:
         """The same as Ray Tune knows it."""
@@ -68,13 +77,13 @@ def sample(space: Mapping[str, Distribution], n_trials: int, seed: Sequence[int]
     random_state = np.random.default_rng(list(seed))
     domains = {key: space[key].domain() for key in sorted(space)}
     return [
-        {key: _plain(domain.sample(random_state=random_state)) for key, domain in domains.items()}
+        {key: _drawn(space[key], domain.sample(random_state=random_state)) for key, domain in domains.items()}
         for _ in range(n_trials)
     ]
 
 
-def _plain(value: Any) -> Any:
-    """Rounded floats read well and survive YAML unchanged."""
+def _drawn(distribution: Distribution, value: Any) -> Any:
+    """Rounded floats read well and survive YAML unchanged; what is listed is meant as it is."""
     if isinstance(value, np.generic):
         value = value.item()
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    return float(f"{value:.4g}") if isinstance(value, float) and distribution.choice is None else value

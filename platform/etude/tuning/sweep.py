@@ -25,7 +25,9 @@ from ray import tune
 from etude.config import mask
 from etude.errors import UserError
 from etude.experiments.base import Experiment
+from etude.students.cost import Cost
 from etude.tracking.mlflow import Tracking
+from etude.training.checkpoint import load_latest
 from etude.training.loop import SCORE
 from etude.tuning.follow import MLFLOW_STATUS, Follow
 from etude.tuning.journal import Entry, Journal
@@ -106,6 +108,7 @@ def run_sweep(
     lock = _lock(folder)
     drawn = draw(settings, sweep, (settings.seed, number))
     names = list(sweep.cases) or [f"{index:03d}" for index in range(len(drawn))]
+    costs = [_cost(trial_settings(settings, one), trial_folder(folder, n)) for n, one in enumerate(drawn)]
     _write_plan(folder, settings, sweep, drawn)
     journal = Journal(folder / "journal.jsonl")
     parent = tracking.run(folder.name, folder.name, tags={**tags, "etude.kind": "sweep"})
@@ -132,7 +135,7 @@ def run_sweep(
     assert not left, f"trials {sorted(left)} have not ended"
     for index in ended:
         tracking.end(runs[index], MLFLOW_STATUS[ended[index].ended])
-    trials = _table(settings, drawn, names, journal)
+    trials = _table(settings, drawn, names, costs, journal)
     result = SweepResult(folder.name, folder, trials, parent, runs, continued, lock)
     if all(trial.score is None for trial in trials):
         tracking.end(parent, "FAILED")
@@ -239,14 +242,23 @@ def _most_epochs(settings: Experiment, drawn: list[dict[str, Any]]) -> int:
     return max(trial_settings(settings, overrides).training.most_epochs for overrides in drawn)
 
 
+def _cost(chosen: Experiment, folder: Path) -> Cost:
+    """A trial's cost. Raises UserError if it is to begin with a file that cannot be used."""
+    begun = load_latest(folder)
+    return chosen.cost(begun and begun["model"])
+
+
 def _table(
-    settings: Experiment, drawn: list[dict[str, Any]], names: Sequence[str], journal: Journal
+    settings: Experiment,
+    drawn: list[dict[str, Any]],
+    names: Sequence[str],
+    costs: Sequence[Cost],
+    journal: Journal,
 ) -> list[Trial]:
     ended = journal.ended()
     rows = []
     for number, overrides in enumerate(drawn):
         chosen = trial_settings(settings, overrides)
-        cost = chosen.cost()
         entry = ended.get(number, Entry(number))
         rows.append(
             Trial(
@@ -257,8 +269,8 @@ def _table(
                 journal.reported_epoch(number),
                 journal.best(number),
                 entry.ended,
-                cost.parameters,
-                cost.macs,
+                costs[number].parameters,
+                costs[number].macs,
                 entry.reason,
             )
         )

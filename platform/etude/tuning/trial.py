@@ -12,6 +12,7 @@ from ray import tune
 from etude.config import Section, explain, with_overrides
 from etude.errors import UserError
 from etude.experiments.base import E, Experiment, configuration
+from etude.training.checkpoint import load_latest
 from etude.training.epoch import Worker
 from etude.training.loop import train
 from etude.tuning.scheduler import AshaConfig
@@ -60,8 +61,9 @@ def run_trial(config: dict[str, Any], work: Mapping[int, tuple[Experiment, Path,
     def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
         tune.report(dict(metrics))
 
+    begun = load_latest(folder)
     train(
-        study.system(settings.seed),
+        study.system(settings.seed, begun and begun["model"]),
         study,
         settings.training,
         seed=settings.seed,

@@ -1,0 +1,49 @@
+"""A line an epoch for whoever waits while other processes train."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from etude.cli import duration
+from etude.training.checkpoint import load_latest
+from etude.training.loop import SCORE
+
+LOOK_S = 2.0
+
+
+@contextmanager
+def watched(folder: Path, epochs: int, say: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, say of every epoch that a checkpoint in `folder` tells of how it went."""
+    done = threading.Event()
+    started = time.monotonic()
+    before = seen = _epoch(folder)
+
+    def look() -> None:
+        nonlocal seen
+        while True:
+            over = done.wait(LOOK_S)
+            if _epoch(folder) > seen and (state := load_latest(folder)):
+                seen, last = state["epoch"], state["history"][-1]
+                left_s = (time.monotonic() - started) / (seen - before) * (epochs - seen)
+                say(
+                    f"epoch {seen}/{epochs}  loss {last['train/loss']:.4f}, validation skill "
+                    f"{last[SCORE]:.3f} (best {state['best']:.3f})"
+                    + (f", {duration(left_s)} left" * (left_s > 0))
+                )
+            if over:
+                return
+
+    watcher = threading.Thread(target=look, name="watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _epoch(folder: Path) -> int:
+    """The last epoch that has a checkpoint, 0 if none has."""
+    return max((int(path.stem.removeprefix("epoch-")) for path in folder.glob("epoch-*.pt")), default=0)

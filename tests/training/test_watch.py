@@ -1,0 +1,26 @@
+"""Whoever waits for a run in other processes hears of every epoch."""
+
+from pathlib import Path
+
+from etude.training import watch
+from etude.training.checkpoint import save_checkpoint
+from etude.training.watch import watched
+
+
+def write(folder: Path, epoch: int) -> None:
+    history = [{"train/loss": 1 / e, "validation/skill": 0.1 * e} for e in range(1, epoch + 1)]
+    save_checkpoint(folder, epoch, {"epoch": epoch, "history": history, "best": 0.1 * epoch}, best=True)
+
+
+def test_only_what_is_new_is_told(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(watch, "LOOK_S", 0.01)
+    write(tmp_path, 1)  # of a run that goes on
+    lines: list[str] = []
+    with watched(tmp_path, 3, lines.append):
+        write(tmp_path, 2)
+    assert len(lines) == 1
+    assert lines[0].startswith("epoch 2/3  loss 0.5000, validation skill 0.200 (best 0.200), ")
+    with watched(tmp_path, 3, lines.append):
+        write(tmp_path, 3)
+    assert lines[1].startswith("epoch 3/3")
+    assert "left" not in lines[1]
