@@ -1,7 +1,7 @@
 """Both students of seed 4 with one command: prepare a library, distil its audio teacher and a text teacher.
 
     python jobs/distil.py --config both.yaml
-    python jobs/distil.py --distillation.text_enabled false --audio.training.epochs 100
+    python jobs/distil.py --no-distillation.text_enabled --audio.training.epochs 100
     python jobs/distil.py --text.teacher.name clap_text --text.teacher.model FILE.onnx ...
 
 In a file, `distillation` says which of the two run, and the sections `audio` and `text` hold what

@@ -287,3 +287,25 @@ def test_a_section_of_a_file_and_its_options_can_be_a_job_of_its_own(
     audio = load(AudioExperiment, [*words, "--section", "audio"])
     assert (audio.student.width, audio.student.dropout, audio.seed) == (0.3, 0.2, 0)
     assert options_outside(("audio", "text"), words) == ["--config", str(path), "--plan"]
+
+
+def test_a_switch_with_a_value_is_told_how_to_be_turned_off() -> None:
+    class Switched(Settings):
+        plan: bool = True
+
+    assert not load(Switched, ["--no-plan"]).plan
+    with pytest.raises(UserError, match="a switch such as --plan is turned off by --no-plan"):
+        load(Switched, ["--plan", "false"])
+
+
+def test_numbers_are_finite() -> None:
+    for words in (["--augment.gain_db", "inf"], ["--training.learning_rate", "nan"]):
+        with pytest.raises(UserError, match="finite number"):
+            load(AudioExperiment, words)
+
+
+def test_a_secret_in_a_list_is_not_quoted_either(tmp_path: Path) -> None:
+    text = "prepare: {also: [{name: stored, dsn: [hush-hush]}]}"
+    with pytest.raises(UserError) as caught:
+        load(AudioExperiment, ["--config", str(write(tmp_path / "c.yaml", text))])
+    assert "hush" not in str(caught.value)

@@ -48,6 +48,11 @@ def run(home: Path, job: str, *words: str, timeout_s: float = 120) -> subprocess
         ("prepare_audio", ["--source.piecse", "3"], "did you mean source.pieces?"),
         ("train_audio", [], "run jobs/prepare_audio.py first"),
         ("tune_audio", ["--config", "SPACE"], "did you mean student.width?"),
+        (
+            "distil",  # the switches as README and docstring spell them
+            ["--no-distillation.text_enabled", "--no-distillation.audio_enabled"],
+            "both are disabled",
+        ),
     ],
 )
 def test_what_a_user_gets_wrong_ends_in_one_sentence(

@@ -54,7 +54,7 @@ Secret = Annotated[SecretStr, BeforeValidator(_secret_text)]  # a password, a to
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values do not change once checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Settings(BaseSettings):
@@ -251,12 +251,19 @@ def with_overrides(data: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[s
 def keys(model: type[BaseModel], prefix: str = "", secret: bool = False) -> Iterator[str]:
     """Every dotted key that a model knows, those of all members of a union included; or its secrets only."""
     for name, field in model.model_fields.items():
-        members = (field.annotation, *get_args(field.annotation))
+        # A list's items have no keys of their own, but they may hold secrets.
+        members = _nested(field.annotation) if secret else (field.annotation, *get_args(field.annotation))
         nested = [m for m in members if _is_model(m)]
         if not nested and (not secret or _holds_secret(field.annotation)):
             yield prefix + name
         for member in nested:
             yield from keys(member, f"{prefix}{name}.", secret)
+
+
+def _nested(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _nested(inner)
 
 
 def _holds_secret(annotation: Any) -> bool:
@@ -337,6 +344,8 @@ def _explain_cli(model: type[BaseModel], error: SettingsError) -> str:
         name = field[1] if field else "an option"
         return f"{name} cannot be read: set its keys one by one, as --help lists them"
     flag = found.group(1).split()[0]
+    if flag.lower() in ("true", "false"):
+        return f"{flag!r} is not expected here: a switch such as --plan is turned off by --no-plan"
     if not flag.startswith("--"):
         return f"{flag!r} is not expected here; options look like --student.width 0.6"
     return unknown_key(model, flag.removeprefix("--").split("=")[0])

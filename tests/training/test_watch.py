@@ -8,7 +8,9 @@ from etude.training.watch import watched
 
 
 def write(folder: Path, epoch: int) -> None:
-    history = [{"train/loss": 1 / e, "validation/skill": 0.1 * e} for e in range(1, epoch + 1)]
+    history = [
+        {"train/loss": 1 / e, "validation/skill": 0.1 * e, "seconds": 70.0} for e in range(1, epoch + 1)
+    ]
     save_checkpoint(folder, epoch, {"epoch": epoch, "history": history, "best": 0.1 * epoch}, best=True)
 
 
@@ -19,7 +21,7 @@ def test_only_what_is_new_is_told(tmp_path: Path, monkeypatch) -> None:  # type:
     with watched(tmp_path, 3, lines.append):
         write(tmp_path, 2)
     assert len(lines) == 1
-    assert lines[0].startswith("epoch 2/3  loss 0.5000, validation skill 0.200 (best 0.200), ")
+    assert lines[0].startswith("epoch 2/3  loss 0.5000, validation skill 0.200 (best 0.200), 1 min 10 s left")
     with watched(tmp_path, 3, lines.append):
         write(tmp_path, 3)
     assert lines[1].startswith("epoch 3/3")

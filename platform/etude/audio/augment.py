@@ -25,7 +25,7 @@ _DB_TO_LOG = math.log(10.0) / 10.0
 class AugmentConfig(BaseModel):
     """How strongly to change mels; by default not at all."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # cached: the targets of the unchanged music (mix-up mixes them); recomputed: the teacher hears every
     # change but the masks, at the cost of decoding and of running it in every step

@@ -1,7 +1,6 @@
 """A line an epoch for whoever waits while other processes train."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,7 @@ LOOK_S = 2.0
 def watched(folder: Path, epochs: int, say: Callable[[str], None]) -> Iterator[None]:
     """While the block runs, say of every epoch that a checkpoint in `folder` tells of how it went."""
     done = threading.Event()
-    started = time.monotonic()
-    before = seen = _epoch(folder)
+    seen = _epoch(folder)
 
     def look() -> None:
         nonlocal seen
@@ -26,7 +24,7 @@ def watched(folder: Path, epochs: int, say: Callable[[str], None]) -> Iterator[N
             over = done.wait(LOOK_S)
             if _epoch(folder) > seen and (state := load_latest(folder)):
                 seen, last = state["epoch"], state["history"][-1]
-                left_s = (time.monotonic() - started) / (seen - before) * (epochs - seen)
+                left_s = last["seconds"] * (epochs - seen)
                 say(
                     f"epoch {seen}/{epochs}  loss {last['train/loss']:.4f}, validation skill "
                     f"{last[SCORE]:.3f} (best {state['best']:.3f})"
