@@ -210,6 +210,7 @@ def test_one_fetch_of_a_track_feeds_every_teacher(
     assert prepare(both, quiet).found == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["musicnn", "stored"])
 def test_what_one_teacher_cannot_use_is_told_and_kept_from_no_other(
     ray_session: None, tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch, first: str
