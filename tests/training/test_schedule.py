@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from etude.training.schedule import Schedule
+from etude.training.schedule import PlateauConfig, Schedule
 
 
 def test_warm_up_then_cosine_to_the_floor() -> None:
@@ -18,7 +18,9 @@ def test_warm_up_then_cosine_to_the_floor() -> None:
 
 
 def test_plateau_cuts_only_without_progress() -> None:
-    schedule = Schedule("plateau", total_steps=100, warmup_steps=0, cut=0.5, patience=2)
+    schedule = Schedule(
+        "plateau", total_steps=100, warmup_steps=0, plateau=PlateauConfig(factor=0.5, patience=2)
+    )
     for score in (0.1, 0.2, 0.3, 0.3, 0.3):
         schedule.observe(score)
     assert schedule.factor(50) == 1
@@ -27,9 +29,8 @@ def test_plateau_cuts_only_without_progress() -> None:
 
 
 def test_state_survives() -> None:
-    first, second = (
-        Schedule("plateau", total_steps=9, warmup_steps=0, patience=0, cut=0.5) for _ in range(2)
-    )
+    plateau = PlateauConfig(factor=0.5, patience=0)
+    first, second = (Schedule("plateau", total_steps=9, warmup_steps=0, plateau=plateau) for _ in range(2))
     for score in (0.5, 0.4, 0.3):
         first.observe(score)
     second.load_state_dict(first.state_dict())
