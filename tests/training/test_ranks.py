@@ -16,7 +16,7 @@ from etude.training.loop import train
 from etude.training.plan import TrainingConfig
 from etude.training.schedule import PlateauConfig
 from tests.support.library import made_up_splits
-from tests.training.test_loop import IDENTITY, Stopped, library, system
+from tests.training.test_loop import IDENTITY, Stopped, library, same, system
 
 CONFIG = TrainingConfig(
     epochs=3, stage2_epochs=2, batch_size=8, warmup_epochs=0, schedule="plateau", accumulate=2,
@@ -61,5 +61,5 @@ def test_ranks_decide_alike_and_resume_exactly(tmp_path: Path) -> None:
         torch.multiprocessing.spawn(_rank, (tmp_path, run, stops, free_port()), nprocs=2)
     whole, other, parts = (_figures(tmp_path / f"{name}.pt") for name in ("whole-0", "whole-1", "parts-0"))
     assert [entry["stage"] for entry in whole] == [1, 1, 1, 2, 2]
-    assert whole == other
-    assert parts == whole
+    assert same(whole, other)
+    assert same(parts, whole)
