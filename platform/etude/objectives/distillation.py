@@ -109,13 +109,6 @@ def scaled(distance: Tensor, config: ObjectiveConfig, scale: Tensor | None) -> T
     return scale * distance - scale.log() if config.logit_scale == "learned" else scale * distance
 
 
-def unscaled(cosine_term: Tensor, config: ObjectiveConfig, scale: Tensor | None) -> Tensor:
-    """The 1 - cosine in a cosine term, for reports: the inverse of `scaled`."""
-    if scale is None:
-        return cosine_term
-    return (cosine_term + scale.log() if config.logit_scale == "learned" else cosine_term) / scale
-
-
 def distillation_terms(
     student_BD: Tensor,
     teacher_BD: Tensor,
@@ -134,7 +127,7 @@ def distillation_terms(
     are all but `similarity`. `anchors_AD` [a, dim] have length 1 and are needed for `semantic`.
 
     `scale` is what `LogitScale(config).scale()` gives, None for `logit_scale` none. With one, "cosine" is
-    what is optimised; `unscaled` gives the 1 - cosine that is in it.
+    what is optimised, not 1 - cosine.
     """
     assert (scale is None) == (config.logit_scale == "none"), "the scale must be LogitScale(config).scale()"
     with torch.autocast(student_BD.device.type, enabled=False):
