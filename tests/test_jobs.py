@@ -109,7 +109,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
         assert set(Journal(folder / "journal.jsonl").ended()) == {0, 1, 2}
         result = json.loads((folder / "result.json").read_text())
         assert result["version"] == "1"
-        assert (tmp_path / "exports" / folder.name / "student.onnx").exists()
+        assert (tmp_path / "exports" / "student-clap" / folder.name / "student.onnx").exists()
         assert "winner: trial" in second.stdout
     finally:
         daemon.stop(tmp_path / "services", "mlflow")

@@ -26,7 +26,7 @@ def test_one_command_measures_and_says_where_the_report_is(
     assert done.returncode == 0, done.stderr
     report = Path(done.stdout.split("report: ")[1].splitlines()[0])
     assert report.parent.parent == home / "evaluations"
-    assert report.parent.name.endswith("-test")
+    assert "-test-" in report.parent.name
     assert "| waveform | 4 |" in report.read_text()
     assert "no choice has seen these tracks" in report.read_text()
     for said in (
