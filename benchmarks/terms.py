@@ -16,7 +16,8 @@ import torch
 from etude.cli import Progress, guarded, say
 from etude.config import load
 from etude.data.prepare import prepare
-from etude.evaluation.metrics import Metrics, shown
+from etude.evaluation.figures import shown
+from etude.evaluation.metrics import Metrics
 from etude.experiments.audio import AudioExperiment, prepare_job
 from etude.experiments.base import part
 from etude.services.session import connect, open_tracking

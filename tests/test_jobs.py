@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from etude.cli import guarded
 from etude.services import daemon
 from etude.tuning.journal import Journal
 
@@ -56,14 +58,23 @@ def run(home: Path, job: str, *words: str, timeout_s: float = 120) -> subprocess
     ],
 )
 def test_what_a_user_gets_wrong_ends_in_one_sentence(
-    tmp_path: Path, job: str, words: list[str], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    job: str,
+    words: list[str],
+    said: str,
 ) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("sweep: {space: {student.widht: {choice: [0.1]}}}")
-    done = run(tmp_path / "home", job, *[str(space) if word == "SPACE" else word for word in words])
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.setenv("ETUDE_HOME", str(tmp_path / "home"))
+    monkeypatch.syspath_prepend(str(REPOSITORY / "jobs"))
+    called = runpy.run_path(str(REPOSITORY / "jobs" / f"{job}.py"))
+    code = guarded(called["main"])([str(space) if word == "SPACE" else word for word in words])
+    said_on_stderr = capsys.readouterr().err
+    assert code == 2
+    assert said in said_on_stderr
+    assert len(said_on_stderr.strip().splitlines()) == 1
     assert not list((tmp_path / "home").rglob("*.arrow"))
 
 

@@ -1,9 +1,6 @@
 """What jobs print at their end."""
 
-import math
-
 from etude.data.prepare import PrepareReport
-from etude.evaluation.metrics import shown
 from etude.experiments.base import Study
 from etude.export.publish import Published
 from etude.training.epoch import steps_and_parts
@@ -31,25 +28,12 @@ def prepare_summary(report: PrepareReport, store: str) -> str:
 
 def student_summary(published: Published, things: str = "tracks") -> str:
     """The figures of a student, each beside doing nothing; `things` is what it was tested on."""
-    test = published.test
     parity = min(p.min_cosine for p in published.parity.values())
-    chance = f"({shown(test.overlap / test.overlap_chance, 1)} times chance, {shown(test.overlap_chance)})"
-    if math.isnan(test.overlap):
-        chance = f"(too few held-out {things} to have neighbours)"
-    constant = shown(test.constant_cosine, 4)
-    segments = f" ({test.n_segments:.0f} segments)" if test.n_segments != test.n_tracks else ""
-    of_tracks = (shown(test.track_cosine, 4), shown(test.track_constant_cosine, 4))
+    lines = published.test.lines(things)
     return "\n".join(
         [
-            f"on {test.n_tracks:.0f} held-out {things}{segments}:",
-            f"  skill                {shown(test.skill)}   (0 = best constant, 1 = the teacher)",
-            f"  cosine               {shown(test.cosine, 4)}  (best constant {constant})",
-            *(
-                [f"  cosine of {things:10} {of_tracks[0]}  (best constant {of_tracks[1]})"]
-                if segments
-                else []
-            ),
-            f"  neighbour overlap    {shown(test.overlap)}   {chance}",
+            f"on {published.test.held_out(things)}:",
+            *(f"  {line.name:20} {line.value:7} ({line.beside})" for line in lines),
             f"  size                 {published.cost.parameters / 1e6:.2f} M parameters, "
             f"{published.cost.macs / 1e6:.0f} M multiply-adds",
             f"  ONNX against PyTorch on real input: least cosine {parity:.6f}",

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from etude.cli import Progress, say
 from etude.config import save
+from etude.data.plan import plan
 from etude.data.prepare import prepare
 from etude.experiments.audio import AudioExperiment, prepare_job
 from etude.experiments.base import Experiment, TrackingConfig, fingerprint, part
@@ -48,9 +49,10 @@ ReleaseOf = Callable[[Any], Release]
 
 def prepare_library(settings: AudioExperiment) -> None:
     """Prepare what is missing of a library, and say what became of it."""
-    connect(settings.home)
     job = prepare_job(settings)
-    say(prepare_summary(prepare(job, Progress("prepare")), job.store))
+    planned = plan(job)  # what is wrong with a library shows before Ray has started
+    connect(settings.home)
+    say(prepare_summary(prepare(job, Progress("prepare"), planned), job.store))
 
 
 def train_and_publish(settings: TrainSettings, kind: type[Experiment], release: ReleaseOf) -> Published:

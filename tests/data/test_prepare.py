@@ -96,6 +96,7 @@ def job_for(home: Path, folder: Path, **prepare_options: object) -> Job:
     return replace(base, teachers=(*base.teachers, *chosen.also), prepare=chosen)
 
 
+@pytest.mark.slow
 def test_bad_files_are_explained_and_cost_no_other(ray_session: None, tmp_path: Path, library: Path) -> None:
     seen: list[tuple[int, int]] = []
     job = job_for(tmp_path / "home", library)
@@ -167,6 +168,7 @@ def rows_of(job: Job, part: str) -> dict[str, dict[str, Any]]:
     return {row["track_id"]: row for shard in shards for row in shard.to_pylist()}
 
 
+@pytest.mark.slow
 def test_one_fetch_of_a_track_feeds_every_teacher(
     ray_session: None, tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,7 @@ def test_a_try_shows_tracks_by_student_and_teacher(
     assert {p: p.stat().st_mtime_ns for p in (home / "cache" / "nearest").rglob("*.parquet")} == parts
 
 
+@pytest.mark.slow
 def test_an_8_bit_form_is_there_only_if_the_figures_say_so(
     job: Job, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ def _student(name: str = "mobilenet", *, normalize: bool = False, seed: int = 0)
 
 
 def _experienced(student: Student) -> Student:
-    """Batch statistics of its own: with none, a deep network's features shrink to where only rounding is left."""
+    """With batch statistics of its own: without, a deep network's features shrink to rounding noise."""
     for module in student.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0

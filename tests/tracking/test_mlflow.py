@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from etude.config import MASK
 from etude.errors import UserError
 from etude.services.daemon import free_port
-from etude.tracking.mlflow import Tracking, signature
+from etude.tracking.mlflow import EXPORT, Tracking, signature
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -73,8 +73,11 @@ def test_a_model_is_registered_with_its_signature_and_crowned(tracking: Tracking
     second = tracking.register(tracking.run("model 2", "model 2"), path, name, {"recipe": "r"})
     assert tracking.champion(name) == first
     assert (first.version, second.version) == ("1", "2")
-    back = tracking.download(first, tmp_path / "back")
+    other = tiny_onnx(tmp_path / "other.onnx")
+    tracking.log_file(run_id, other, EXPORT)
+    back, beside = tracking.download(first, tmp_path / "back")
     assert onnx.load(back).graph.node[0].op_type == "Neg"
+    assert beside.name == "other.onnx"
     inputs = signature(onnx.load(path)).inputs.to_dict()
     assert inputs[0]["name"] == "x"
     assert tuple(inputs[0]["tensor-spec"]["shape"]) == (-1, 3)

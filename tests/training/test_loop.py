@@ -148,7 +148,7 @@ def test_it_learns(splits: Splits, tmp_path: Path, schedule: str, strategy: Stra
     assert reports[-1]["train/mse"] < 0.7 * reports[0]["train/mse"]
     assert max(r["validation/cosine"] for r in reports) > reports[0]["validation/cosine"]
     best = load_checkpoint(tmp_path / "best.pt")
-    assert best["best"] == max(r["validation/skill"] for r in reports)
+    assert best["best"] == max(r["score"] for r in reports)
     assert best["config"] == {"student": {"name": "convnet"}}
 
 
@@ -186,7 +186,7 @@ def test_training_ends_early_when_nothing_improves(data: Library, tmp_path: Path
         epochs=1, stage2_epochs=30, batch_size=4, stage2_learning_rate=1e-12, patience=2
     )  # what does not move cannot get better
     reports = run(data, tmp_path, config)
-    scores = [entry["validation/skill"] for entry in reports if entry["stage"] == 2]
+    scores = [entry["score"] for entry in reports if entry["stage"] == 2]
     assert len(scores) - 1 - scores.index(max(scores)) == 2
     assert len(scores) < 30
     assert run(data, tmp_path, config) == []
@@ -305,7 +305,7 @@ def test_patience_counts_the_epochs_of_this_run_alone(data: Library, tmp_path: P
     run(data, tmp_path / "old", TrainingConfig(epochs=4, **still | {"patience": None}))
     old = load_checkpoint(tmp_path / "old" / "epoch-0004.pt")
     for place, score in enumerate((0.9, 0.1, 0.1, 0.1)):
-        old["history"][place]["validation/skill"] = score
+        old["history"][place]["score"] = score
     torch.save(old, tmp_path / "stuck.pt")
     config = TrainingConfig(epochs=9, start_from=tmp_path / "stuck.pt", **still)
     first = run(data, tmp_path / "new", config, stop_after=5)

@@ -8,9 +8,7 @@ from etude.training.watch import watched
 
 
 def write(folder: Path, epoch: int) -> None:
-    history = [
-        {"train/loss": 1 / e, "validation/skill": 0.1 * e, "seconds": 70.0} for e in range(1, epoch + 1)
-    ]
+    history = [{"train/loss": 1 / e, "score": 0.1 * e, "seconds": 70.0} for e in range(1, epoch + 1)]
     save_checkpoint(folder, epoch, {"epoch": epoch, "history": history, "best": 0.1 * epoch}, best=True)
 
 
@@ -18,11 +16,11 @@ def test_only_what_is_new_is_told(tmp_path: Path, monkeypatch) -> None:  # type:
     monkeypatch.setattr(watch, "LOOK_S", 0.01)
     write(tmp_path, 1)  # of a run that goes on
     lines: list[str] = []
-    with watched(tmp_path, 3, lines.append):
+    with watched(tmp_path, 3, "skill", lines.append):
         write(tmp_path, 2)
     assert len(lines) == 1
     assert lines[0].startswith("epoch 2/3  loss 0.5000, validation skill 0.200 (best 0.200), 1 min 10 s left")
-    with watched(tmp_path, 3, lines.append):
+    with watched(tmp_path, 3, "skill", lines.append):
         write(tmp_path, 3)
     assert lines[1].startswith("epoch 3/3")
     assert "left" not in lines[1]

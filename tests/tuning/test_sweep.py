@@ -91,6 +91,7 @@ def test_a_file_that_a_trial_lacks_is_told_before_any_trains(demo: AudioExperime
     assert not (folder / "journal.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_in_which_all_fail_says_why(demo: AudioExperiment, mlflow_uri: str) -> None:
     space = {**SPACE, "training.learning_rate": Distribution(choice=[1e30])}
     with pytest.raises(UserError, match=r"every trial of .* failed .*the loss became"):

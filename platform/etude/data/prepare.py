@@ -58,13 +58,15 @@ class PrepareReport:
         assert out == self.total, f"{self.total} tracks went in, {out} came out"
 
 
-def prepare(job: Job, progress: Callable[[int, int, float], None]) -> PrepareReport:
-    """Prepare what is missing. Needs a Ray session, unless nothing is missing.
+def prepare(
+    job: Job, progress: Callable[[int, int, float], None], planned: Plan | None = None
+) -> PrepareReport:
+    """Prepare what is missing, as `planned` a moment ago. Needs a Ray session, unless nothing is missing.
 
     `progress(done, total, audio_seconds)` is called as shards are committed. Raises UserError if the disk
     is too small, no track at all is usable, or a stored teacher's vectors changed meanwhile.
     """
-    planned = plan(job)
+    planned = planned or plan(job)
     store = Store(job.store)
     _check_disk(store, planned)
     store.write_catalogue(planned.source_id, planned.catalogue)

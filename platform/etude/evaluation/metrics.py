@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from etude.evaluation.figures import Line, shown
+
 NEIGHBOURS = 10
 ROWS = 512
 
@@ -26,14 +28,30 @@ class Metrics:
     n_tracks: float
     n_segments: float
 
+    @property
+    def score(self) -> float:
+        return self.skill
+
     def as_dict(self, prefix: str) -> dict[str, float]:
-        """Plain numbers named `<prefix>/<figure>`, for reports that take only those."""
         return {f"{prefix}/{name}": float(value) for name, value in asdict(self).items()}
 
+    def lines(self, things: str) -> list[Line]:
+        chance = f"{shown(self.overlap / self.overlap_chance, 1)} times chance, {shown(self.overlap_chance)}"
+        if math.isnan(self.overlap):
+            chance = f"too few held-out {things} to have neighbours"
+        lines = [
+            Line("skill", shown(self.skill), "0 = best constant, 1 = the teacher"),
+            Line("cosine", shown(self.cosine, 4), f"best constant {shown(self.constant_cosine, 4)}"),
+            Line("neighbour overlap", shown(self.overlap), chance),
+        ]
+        if self.n_segments != self.n_tracks:
+            constant = f"best constant {shown(self.track_constant_cosine, 4)}"
+            lines.insert(2, Line(f"cosine of {things}", shown(self.track_cosine, 4), constant))
+        return lines
 
-def shown(figure: float, digits: int = 3) -> str:
-    """A figure as text; a dash where too few held-out tracks leave none."""
-    return "-" if math.isnan(figure) else f"{figure:.{digits}f}"
+    def held_out(self, things: str) -> str:
+        segments = f" ({self.n_segments:.0f} segments)" if self.n_segments != self.n_tracks else ""
+        return f"{self.n_tracks:.0f} held-out {things}{segments}"
 
 
 def evaluate(

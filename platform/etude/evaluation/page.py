@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from etude.evaluation.distribution import PERCENTILES, Spread
+from etude.evaluation.figures import shown
 from etude.evaluation.library import Evaluation
-from etude.evaluation.metrics import shown
 from etude.evaluation.retrieval import Agreement
 from etude.evaluation.speed import cores
 

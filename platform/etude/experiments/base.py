@@ -30,6 +30,7 @@ class Experiment(Settings):
     system: ClassVar[str]  # names the experiment and the model in MLflow: etude-<system>
     shared: ClassVar[frozenset[str]] = frozenset({"home", "tracking"})  # what trials of a sweep must share
     shaping: ClassVar[frozenset[str]] = frozenset({"seed", "training"})  # what a trained student depends on
+    judged_by: ClassVar[str] = "skill"  # the figure that is `Figures.score`
 
     home: Path = Field(default_factory=default_home, description="where all that is made lies")
     seed: int = Field(0, ge=0, lt=2**29, description="of weights, order and every change of the data")

@@ -45,8 +45,8 @@ class AudioRelease:
     def check(self, system: StudentClap, files: Sequence[Path]) -> dict[str, Parity]:
         return check_parity(system.student, files[0], files[1], gate_audio(self.study))
 
-    def score(self, path: Path) -> Metrics:
-        opened = session(path)
+    def score(self, files: Sequence[Path]) -> Metrics:
+        opened = session(files[0])
         vectors, tracks = [], []
         for batch in all_batches(self.study.validation, 16):
             vectors.append(run_onnx(opened, batch.mel.numpy()[:, None], 16))

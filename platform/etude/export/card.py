@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from etude.evaluation.metrics import Metrics, shown
+from etude.evaluation.figures import Figures
 from etude.export.parity import Parity
 
 
@@ -18,13 +18,14 @@ class Card:
     figures_on: str  # completes "Figures on ..."
     licenses: tuple[str, ...]  # one line each
 
-    def text(self, name: str, record: Mapping[str, Any], test: Metrics, parity: Mapping[str, Parity]) -> str:
+    def text(self, name: str, record: Mapping[str, Any], test: Figures, parity: Mapping[str, Parity]) -> str:
         """Markdown with the front matter that model hubs read."""
         files = "\n".join(f"| `{file}` | {inputs} | `embedding` |" for file, inputs in self.files)
         agreement = "\n".join(
             f"| `{form}` | {p.n} | {p.min_cosine:.6f} | {p.max_difference:.1e} |"
             for form, p in parity.items()
         )
+        figures = "\n".join(f"| {one.name} | {one.value} | {one.beside} |" for one in test.lines("items"))
         licenses = "\n".join(f"- {line}" for line in self.licenses)
         return f"""---
 library_name: onnx
@@ -46,10 +47,7 @@ Each file holds how it was made, its teacher, data hash and figures under the me
 
 | figure | student | doing nothing |
 |---|---|---|
-| cosine to the teacher | {shown(test.cosine, 4)} | {shown(test.constant_cosine, 4)} (best constant) |
-| skill (0 = constant, 1 = teacher) | {shown(test.skill)} | 0 |
-| cosine of whole items | {shown(test.track_cosine, 4)} | {shown(test.track_constant_cosine, 4)} |
-| overlap of 10 nearest neighbours | {shown(test.overlap)} | {shown(test.overlap_chance)} (chance) |
+{figures}
 
 ## Agreement of the files with PyTorch on real input
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.evaluation.metrics import Metrics
+from etude.evaluation.figures import Figures
 from etude.export.onnx import read_metadata
 from etude.export.parity import Parity
 from etude.export.release import Release, export_checkpoint
 from etude.students.cost import Cost
-from etude.tracking.mlflow import ModelVersion, Tracking
+from etude.tracking.mlflow import EXPORT, ModelVersion, Tracking
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Published:
 
     folder: Path
     files: tuple[Path, ...]
-    validation: Metrics
-    test: Metrics
+    validation: Figures
+    test: Figures
     parity: dict[str, Parity]
     cost: Cost
     model: ModelVersion
@@ -44,17 +44,18 @@ def publish(
     """
     done = export_checkpoint(release, checkpoint, folder, tags.get("git_commit", "unknown"))
     for path in (*done.beside, *done.files[1:]):
-        tracking.log_file(run_id, path, "export")
+        tracking.log_file(run_id, path, EXPORT)
     figures = done.validation.as_dict("validation_best") | done.test.as_dict("test")
     figures |= {f"parity/{form}_min_cosine": p.min_cosine for form, p in done.parity.items()}
     figures |= {"parameters": float(done.cost.parameters), "macs": float(done.cost.macs)}
     tracking.log_metrics(run_id, figures, step=0)
+    judged_by = release.study.settings.judged_by
     model_tags = {
         **tags,
         **{key: str(done.record[key]) for key in release.comparable},
         "data": release.study.data_hash,
-        "validation_skill": f"{done.validation.skill:.4f}",
-        "test_skill": f"{done.test.skill:.4f}",
+        f"validation_{judged_by}": f"{done.validation.score:.4f}",
+        f"test_{judged_by}": f"{done.test.score:.4f}",
     }
     reigning = tracking.champion(done.name)
     model = tracking.register(run_id, done.files[0], done.name, model_tags)
@@ -69,7 +70,7 @@ def publish(
 def _challenge(
     tracking: Tracking,
     reigning: ModelVersion | None,
-    challenger: Metrics,
+    challenger: Figures,
     release: Release,
     record: Mapping[str, Any],
 ) -> tuple[bool, str]:
@@ -77,22 +78,19 @@ def _challenge(
     if reigning is None:
         return True, "it is the first"
     with tempfile.TemporaryDirectory() as folder:
-        path = tracking.download(reigning, Path(folder))
-        theirs = read_metadata(path)
+        files = tracking.download(reigning, Path(folder))
+        theirs = read_metadata(files[0])
         for key in release.comparable:
             if theirs.get(key) != record[key]:
                 return False, (
                     f"champion version {reigning.version} has another {key} ({theirs.get(key)}), "
                     "so the two cannot be compared; move the alias in MLflow if this one is wanted"
                 )
-        score = release.score(path).skill
-    if math.isnan(score) or challenger.skill > score:
-        return (
-            True,
-            f"its validation skill {challenger.skill:.3f} beats version {reigning.version}'s {score:.3f}",
-        )
+        score = release.score(files).score
+    figure = f"validation {release.study.settings.judged_by}"
+    if math.isnan(score) or challenger.score > score:
+        return True, f"its {figure} {challenger.score:.3f} beats version {reigning.version}'s {score:.3f}"
     return (
         False,
-        f"champion version {reigning.version} has validation skill {score:.3f}, "
-        f"this one {challenger.skill:.3f}",
+        f"champion version {reigning.version} has {figure} {score:.3f}, this one {challenger.score:.3f}",
     )

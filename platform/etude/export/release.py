@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from etude import __version__
 from etude.config import save
 from etude.errors import UserError
-from etude.evaluation.metrics import Metrics, shown
+from etude.evaluation.figures import Figures
 from etude.experiments.base import Study
 from etude.export.card import Card
 from etude.export.onnx import export_onnx, int8_of, write_metadata
@@ -39,8 +39,8 @@ class Release(Protocol):
         """Run the files over real input beside PyTorch. Raises UserError if they do not agree."""
         ...
 
-    def score(self, path: Path) -> Metrics:
-        """A file's figures on the validation data."""
+    def score(self, files: Sequence[Path]) -> Figures:
+        """The figures of a student's files on the validation data, the one registered first."""
         ...
 
     def card(self) -> Card:
@@ -60,17 +60,17 @@ class Exported:
     folder: Path
     files: tuple[Path, ...]
     beside: tuple[Path, ...]  # card, configuration, plots
-    validation: Metrics
-    test: Metrics
+    validation: Figures
+    test: Figures
     parity: dict[str, Parity]
     cost: Cost
     record: dict[str, Any]  # what stands inside the files
 
     def describe(self) -> str:
         """The files, how good the student is, and how well they agree with PyTorch."""
+        figures = ", ".join(f"{line.name} {line.value}" for line in self.test.lines("items")[:2])
         lines = [
-            f"{self.name}: skill {shown(self.test.skill)}, cosine {shown(self.test.cosine, 4)} on "
-            f"{self.test.n_tracks:.0f} held-out items"
+            f"{self.name}: {figures} on {self.test.held_out('items')}",
         ]
         lines += [
             f"{form} against PyTorch on {p.n} real inputs: least cosine {p.min_cosine:.6f}, largest "

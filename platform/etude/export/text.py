@@ -46,8 +46,8 @@ class TextRelease:
         require(results)
         return results
 
-    def score(self, path: Path) -> Metrics:
-        return figures(_vectors(path, self.study.validation), self.study.validation)
+    def score(self, files: Sequence[Path]) -> Metrics:
+        return figures(_vectors(files[0], self.study.validation), self.study.validation)
 
     def card(self) -> Card:
         length = self.study.settings.student.max_tokens

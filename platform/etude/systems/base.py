@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from etude.evaluation.metrics import Metrics
+from etude.evaluation.figures import Figures
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class System(Protocol):
         """Named loss terms, each a scalar; with a generator, of the augmented batch."""
         ...
 
-    def evaluate(self, dataset: Any, batch_size: int) -> Metrics:
+    def evaluate(self, dataset: Any, batch_size: int) -> Figures:
         """Figures on a whole held-out dataset."""
         ...
 

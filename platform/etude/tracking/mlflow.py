@@ -28,6 +28,7 @@ from etude.config import mask
 from etude.errors import UserError
 
 CHAMPION = "champion"
+EXPORT = "export"  # folder of a run for the files that were exported with a model
 _PARAMS_A_BATCH = 100  # MLflow's own limit
 
 
@@ -145,11 +146,17 @@ class Tracking:
             return None
         return ModelVersion(name, str(found.version), f"models:/{name}/{found.version}")
 
-    def download(self, model: ModelVersion, folder: Path) -> Path:
-        """A registered model's ONNX file."""
+    def download(self, model: ModelVersion, folder: Path) -> list[Path]:
+        """A registered model's ONNX file, and then those that were exported with it."""
         mlflow.set_tracking_uri(self.uri)
-        local = mlflow.artifacts.download_artifacts(artifact_uri=model.uri, dst_path=str(folder))
-        return next(Path(local).rglob("*.onnx"))
+        local = mlflow.artifacts.download_artifacts(artifact_uri=model.uri, dst_path=str(folder / "model"))
+        run_id = self._client.get_model_version(model.name, model.version).run_id
+        beside = [
+            self._client.download_artifacts(run_id, file.path, str(folder))
+            for file in self._client.list_artifacts(run_id, EXPORT)
+            if file.path.endswith(".onnx")
+        ]
+        return [next(Path(local).rglob("*.onnx")), *map(Path, beside)]
 
     def crown(self, model: ModelVersion) -> None:
         """Make a version the one in use."""

@@ -21,7 +21,7 @@ from etude.training.epoch import Learner, Position, Worker, learn, steps_and_par
 from etude.training.plan import Stage, TrainingConfig
 from etude.training.schedule import Schedule
 
-SCORE = "validation/skill"
+SCORE = "score"
 
 
 class Report(Protocol):
@@ -109,7 +109,8 @@ def train(
         while not _over(position, stage, config.patience):
             started = time.monotonic()
             metrics = learn(learner, data.training, position)
-            metrics |= system.evaluate(data.validation, config.batch_size).as_dict("validation")
+            found = system.evaluate(data.validation, config.batch_size)
+            metrics |= found.as_dict("validation") | {SCORE: found.score}
             metrics = _of_first_rank(metrics, worker)
             metrics |= {"seconds": time.monotonic() - started, "stage": float(stage.number)}
             metrics["epoch"] = position.epoch + 1

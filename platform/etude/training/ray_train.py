@@ -72,7 +72,7 @@ def train_on_workers(
         ),
     )  # fmt: skip
     try:
-        with watched(folder, settings.training.most_epochs, say):
+        with watched(folder, settings.training.most_epochs, settings.judged_by, say):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]

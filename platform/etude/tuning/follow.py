@@ -9,7 +9,7 @@ from ray import tune
 from etude.tracking.mlflow import Tracking
 from etude.tuning.journal import Entry, Journal
 
-FIGURES = ("learning_rate", "stage")
+FIGURES = ("learning_rate", "score", "stage")
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -21,12 +21,14 @@ class Follow(tune.Callback):  # type: ignore[misc]
         journal: Journal,
         tracking: Tracking,
         runs: dict[int, str],
+        judged_by: str,
         say: Callable[[str], None],
         total: int,
     ) -> None:
         self._journal = journal
         self._tracking = tracking
         self._runs = runs
+        self._judged_by = judged_by
         self._say = say
         self._total = total
 
@@ -53,6 +55,6 @@ class Follow(tune.Callback):  # type: ignore[misc]
         best = self._journal.best(number)
         self._say(
             f"trial {number:03d} {entry.ended} after {self._journal.reported_epoch(number)} epochs, "
-            + (f"skill {best:.3f}" if best is not None else entry.reason)
+            + (f"{self._judged_by} {best:.3f}" if best is not None else entry.reason)
             + f" ({len(self._journal.ended())} of {self._total} ended)"
         )

@@ -21,9 +21,10 @@ def sweep_report(result: SweepResult, tracking: Tracking) -> str:
     plot = sweep_plot(curves, costs, result.winner.number, result.folder / "sweep.png")
     tracking.log_file(result.run_id, plot)
     tracking.log_file(result.run_id, result.folder / "sweep.yaml")
-    best = {"best_skill": result.winner.score or 0.0, "trials": float(len(result.trials))}
+    winner = result.winner
+    best = {f"best_{winner.settings.judged_by}": winner.score or 0.0, "trials": float(len(result.trials))}
     tracking.log_metrics(result.run_id, best, step=0)
-    tracking.tag(result.run_id, {"winner": f"{result.winner.number:03d}"})
+    tracking.tag(result.run_id, {"winner": f"{winner.number:03d}"})
     tracking.end(result.run_id, "FINISHED")
     runs = [result.trial_runs[trial.number] for trial in result.trials]
     return (
@@ -37,7 +38,8 @@ def sweep_report(result: SweepResult, tracking: Tracking) -> str:
 def trials_table(result: SweepResult) -> str:
     """One line a trial, best first."""
     keys = sorted({key for trial in result.trials for key in trial.overrides})
-    header = ["trial", "skill", "epochs", "ended", "params", "MMACs", *(key.split(".")[-1] for key in keys)]
+    judged_by = result.winner.settings.judged_by
+    header = ["trial", judged_by, "epochs", "ended", "params", "MMACs", *(key.split(".")[-1] for key in keys)]
     rows = [
         [
             trial.name,

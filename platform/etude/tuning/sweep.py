@@ -198,7 +198,7 @@ def _tune(
             name="ray",
             storage_path=str(folder),
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            callbacks=[Follow(journal, tracking, runs, say, len(drawn))],
+            callbacks=[Follow(journal, tracking, runs, settings.judged_by, say, len(drawn))],
             verbose=0,
         ),
     )
