@@ -31,7 +31,8 @@ from etude.config import load
 from etude.data.features import Featurize
 from etude.data.plan import Job
 from etude.data.prepare import PrepareReport, prepare
-from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.audio import AudioExperiment
+from etude.experiments.library import prepare_job
 from etude.services.session import connect
 from etude.sources import FolderConfig, build_source
 

@@ -19,8 +19,9 @@ import torch
 from etude.cli import Progress, guarded, say
 from etude.config import load
 from etude.data.prepare import prepare
-from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.audio import AudioExperiment
 from etude.experiments.base import part
+from etude.experiments.library import prepare_job
 from etude.services.session import connect, open_tracking
 from etude.training.checkpoint import load_latest
 from etude.tuning.sweep import finish, run_sweep, trial_folder

@@ -18,8 +18,9 @@ from etude.config import load
 from etude.data.prepare import prepare
 from etude.evaluation.figures import shown
 from etude.evaluation.metrics import Metrics
-from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.audio import AudioExperiment
 from etude.experiments.base import part
+from etude.experiments.library import prepare_job
 from etude.services.session import connect, open_tracking
 from etude.training.checkpoint import load_checkpoint
 from etude.tuning.sweep import SweepResult, Trial, finish, run_sweep

@@ -153,7 +153,7 @@ def _library(folder: Path, n_tracks: int) -> Dataset:
         store.write_shard(features_part(RECIPE), _table(features))
         store.write_shard(targets_part(TEACHER, RECIPE), _table(targets))
     store.write_catalogue("made-up", tracks)
-    return open_splits(store, "made-up", RECIPE, TEACHER, SplitConfig()).train
+    return open_splits(store, "made-up", RECIPE, [TEACHER], SplitConfig()).train
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -20,7 +20,7 @@ from etude.cli import guarded, say
 from etude.config import Section, Settings, load, options_outside
 from etude.data.plan import plan
 from etude.errors import UserError
-from etude.experiments.audio import prepare_job
+from etude.experiments.library import prepare_job
 from etude.workflow import prepare_library
 
 

@@ -13,7 +13,8 @@ import sys
 from etude.cli import guarded, say
 from etude.config import load
 from etude.data.plan import plan
-from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.audio import AudioExperiment
+from etude.experiments.library import prepare_job
 from etude.workflow import prepare_library
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from etude.cli import guarded, say
 from etude.config import load
 from etude.data.plan import plan
-from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.audio import AudioExperiment
 from etude.experiments.base import part
+from etude.experiments.library import prepare_job
 from etude.export.audio import AudioRelease
 from etude.summary import student_summary
 from etude.tuning.sweep import draw

@@ -26,7 +26,8 @@ from music21 import corpus
 
 from etude.config import load
 from etude.data.prepare import prepare
-from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.audio import AudioExperiment
+from etude.experiments.library import prepare_job
 from etude.services import daemon
 from etude.services.local import mlflow_server
 

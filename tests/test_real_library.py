@@ -17,7 +17,8 @@ from etude.audio.recipe import FeatureRecipe
 from etude.audio.segment import segments_of
 from etude.config import save
 from etude.data.prepare import prepare
-from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.audio import AudioExperiment
+from etude.experiments.library import prepare_job
 from etude.export.audio import AudioRelease
 from etude.export.publish import publish
 from etude.inference.library import Limits, embed_library

@@ -14,8 +14,8 @@ from etude.cli import Progress, say
 from etude.config import save
 from etude.data.plan import plan
 from etude.data.prepare import prepare
-from etude.experiments.audio import AudioExperiment, prepare_job
 from etude.experiments.base import Experiment, TrackingConfig, fingerprint, part
+from etude.experiments.library import LibraryExperiment, prepare_job
 from etude.export.publish import Published, publish
 from etude.export.release import Release
 from etude.services.session import connect, open_tracking
@@ -47,7 +47,7 @@ class TuneSettings(Experiment):
 ReleaseOf = Callable[[Any], Release]
 
 
-def prepare_library(settings: AudioExperiment) -> None:
+def prepare_library(settings: LibraryExperiment) -> None:
     """Prepare what is missing of a library, and say what became of it."""
     job = prepare_job(settings)
     planned = plan(job)  # what is wrong with a library shows before Ray has started

@@ -25,6 +25,6 @@ def test_another_recipe_or_teacher_is_refused_with_what_is_there(tmp_path: Path)
     store = made_up_library(tmp_path)
     recipe = FeatureRecipe()
     with pytest.raises(UserError, match=f"holds features of other recipes: {recipe.id}.*prepare_audio"):
-        open_splits(store, "made-up", FeatureRecipe(n_mels=64), TEACHER, SplitConfig())
+        open_splits(store, "made-up", FeatureRecipe(n_mels=64), [TEACHER], SplitConfig())
     with pytest.raises(UserError, match="teacher another-1"):
-        open_splits(store, "made-up", recipe, "another-1", SplitConfig())
+        open_splits(store, "made-up", recipe, ["another-1"], SplitConfig())

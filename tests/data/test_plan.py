@@ -16,7 +16,8 @@ from etude.data.catalogue import Catalogue
 from etude.data.plan import FEATURE_BYTES_A_SECOND, TARGET_BYTES_A_SECOND, TYPICAL_S, Plan, compare, plan
 from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
-from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.audio import AudioExperiment
+from etude.experiments.library import prepare_job
 from etude.sources import FolderConfig
 from etude.sources.base import Track
 from etude.teachers import MusiCNNConfig

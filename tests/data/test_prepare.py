@@ -28,7 +28,8 @@ from etude.data.prepare import MAX_BLOCKS, PrepareReport, _blocks, prepare
 from etude.data.split import SplitConfig
 from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import BadAudio, OutOfReach, UserError
-from etude.experiments.audio import AudioExperiment, prepare_job
+from etude.experiments.audio import AudioExperiment
+from etude.experiments.library import prepare_job
 from etude.sources import AudioMuseConfig, FolderConfig, SourceConfig, build_source
 from etude.sources.base import Source, Track
 from etude.summary import prepare_summary
@@ -290,7 +291,7 @@ def test_a_library_prepared_otherwise_is_not_used(demo: AudioExperiment) -> None
     source = build_source(demo.source, demo.cache)
     other = demo.recipe.model_copy(update={"n_mels": 64})
     with pytest.raises(UserError, match="holds features of other recipes"):
-        open_splits(demo.store, source.id, other, build_teacher(demo.teacher).id, SplitConfig())
+        open_splits(demo.store, source.id, other, [build_teacher(demo.teacher).id], SplitConfig())
 
 
 def test_a_file_that_is_gone_is_out_of_reach_not_bad(tmp_path: Path, library: Path) -> None:

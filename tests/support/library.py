@@ -60,7 +60,7 @@ def made_up_splits(root: Path, n_tracks: int = 12) -> Splits:
     """The splits of such a library."""
     store = made_up_library(root, n_tracks)
     config = SplitConfig(validation=0.25, test=0.25)
-    return open_splits(store, "made-up", FeatureRecipe(), TEACHER, config)
+    return open_splits(store, "made-up", FeatureRecipe(), [TEACHER], config)
 
 
 _FEATURES = pa.schema([("track_id", pa.string()), ("n_samples", pa.int64()), ("frames", pa.large_binary())])

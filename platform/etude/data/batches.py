@@ -1,7 +1,7 @@
 """A prepared library as datasets, read straight from the store's shards."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,19 @@ class Batch:
     mel: Tensor  # [b, n_mels, n_frames] dB, float32
     target: Tensor  # [b, dim] float32
     track: Tensor  # [b] index of the track in its dataset
+    also: tuple[Tensor, ...] = ()  # [b, dim] each: what other teachers say
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.mel.to(device), self.target.to(device), self.track.to(device))
+        also = tuple(target.to(device) for target in self.also)
+        return Batch(self.mel.to(device), self.target.to(device), self.track.to(device), also)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What one teacher says of a track; views of memory-mapped shards."""
+
+    segments: NDArray[np.float32]  # [n_segments, dim]
+    track: NDArray[np.float32]  # [dim]
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class TrackRow:
     mel: TrackMel
     segment_targets: NDArray[np.float32]  # [n_segments, dim]
     track_target: NDArray[np.float32]  # [dim]
+    also: tuple[Targets, ...] = ()  # of other teachers
 
 
 class Dataset(Sequence[TrackRow]):
@@ -68,10 +79,15 @@ class Dataset(Sequence[TrackRow]):
         """Collect (track index, segment index) pairs."""
         mel = np.stack([self._rows[track].mel.segment(segment) for track, segment in items])
         target = np.stack([self._rows[track].segment_targets[segment] for track, segment in items])
+        also = [
+            np.stack([self._rows[track].also[other].segments[segment] for track, segment in items])
+            for other in range(len(self._rows[0].also))
+        ]
         return Batch(
             torch.from_numpy(mel),
             torch.from_numpy(target),
             torch.tensor([track for track, _ in items]),
+            tuple(torch.from_numpy(one) for one in also),
         )
 
 
@@ -86,18 +102,31 @@ class Splits:
 
 
 def open_splits(
-    store: Store, source_id: str, recipe: FeatureRecipe, teacher_id: str, config: SplitConfig
+    store: Store,
+    source_id: str,
+    recipe: FeatureRecipe,
+    teacher_ids: Sequence[str],
+    config: SplitConfig,
+    only: Container[str] | None = None,
 ) -> Splits:
-    """Open a prepared library. Raises UserError if it was not prepared with this recipe and teacher."""
+    """Open what a library has of every teacher, the first being `TrackRow.track_target`'s.
+
+    `only` are the ids of the tracks that count. Raises UserError if it was not prepared with this recipe
+    and these teachers.
+    """
     features = _Shards(store, features_part(recipe))
-    targets = _Shards(store, targets_part(teacher_id, recipe))
-    tracks = [t for t in store.read_catalogue(source_id) if t.id in features and t.id in targets]
+    targets = [_Shards(store, targets_part(teacher_id, recipe)) for teacher_id in teacher_ids]
+    tracks = [
+        track
+        for track in store.read_catalogue(source_id)
+        if all(track.id in part for part in (features, *targets)) and (only is None or track.id in only)
+    ]
     if not tracks:
         others = [part.split("/")[1] for part in store.parts("features") if part != features.part]
         also = f" (it holds features of other recipes: {', '.join(others)})" if others else ""
         raise UserError(
             f"{store.root} has no track of {source_id} prepared with recipe {recipe.id} and teacher "
-            f"{teacher_id}{also}: run jobs/prepare_audio.py with the same configuration"
+            f"{' and '.join(teacher_ids)}{also}: run jobs/prepare_audio.py with the same configuration"
         )
     chosen = split(tracks, config)
     sets: dict[SplitName, Dataset] = {
@@ -111,7 +140,7 @@ def open_splits(
                 "add music, or longer tracks"
             )
     names = [f"{name}:{track.id}" for name, members in chosen.items() for track in members]
-    digest = hashlib.sha256("\n".join([recipe.id, teacher_id, *names]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256("\n".join([recipe.id, *teacher_ids, *names]).encode()).hexdigest()[:12]
     return Splits(sets["train"], sets["validation"], sets["test"], digest)
 
 
@@ -152,9 +181,13 @@ class _Shards:
         return self._rows[shard][track_id]
 
 
-def _row(track: Track, features: _Shards, targets: _Shards, recipe: FeatureRecipe) -> TrackRow:
+def _row(track: Track, features: _Shards, targets: Sequence[_Shards], recipe: FeatureRecipe) -> TrackRow:
     frames = features.array(track.id, "frames", recipe.dtype).reshape(-1, recipe.n_mels)
-    track_target = targets.array(track.id, "track", "float32")
-    segments = targets.array(track.id, "segments", "float32").reshape(-1, len(track_target))
     mel = TrackMel(frames, features.number(track.id, "n_samples"), recipe)
-    return TrackRow(track, mel, segments, track_target)
+    first, *also = (_targets(track.id, part) for part in targets)
+    return TrackRow(track, mel, first.segments, first.track, tuple(also))
+
+
+def _targets(track_id: str, part: _Shards) -> Targets:
+    track_D = part.array(track_id, "track", "float32")
+    return Targets(part.array(track_id, "segments", "float32").reshape(-1, len(track_D)), track_D)

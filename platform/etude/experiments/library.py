@@ -1,0 +1,83 @@
+"""What experiments share that learn from a prepared library of music."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from etude.audio.recipe import FeatureRecipe
+from etude.data.plan import Job, PrepareConfig
+from etude.data.split import SplitConfig
+from etude.data.store import Store
+from etude.errors import UserError
+from etude.experiments.base import Experiment
+from etude.sources import AudioMuseConfig, DemoConfig, SourceConfig, Track, build_source
+from etude.teachers import MusiCNNConfig, StoredConfig, TeacherConfig
+from etude.teachers.stored import StoredTeacher
+
+
+class LibraryExperiment(Experiment):
+    """Which music, heard how, with whose targets, and how it is divided."""
+
+    shared: ClassVar[frozenset[str]] = Experiment.shared | {
+        "source", "recipe", "teacher", "prepare", "split",
+    }  # fmt: skip
+    shaping: ClassVar[frozenset[str]] = Experiment.shaping | {"recipe", "teacher"}
+
+    source: SourceConfig = Field(DemoConfig(), discriminator="name")
+    recipe: FeatureRecipe = FeatureRecipe()
+    teacher: TeacherConfig = Field(MusiCNNConfig(), discriminator="name")
+    prepare: PrepareConfig = PrepareConfig()
+    split: SplitConfig = SplitConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_unless_named(cls, data: Any) -> Any:
+        for section, usual in (("source", "demo"), ("teacher", "msd_musicnn")):
+            given = data.get(section) if isinstance(data, dict) else None
+            if isinstance(given, dict) and "name" not in given:
+                data = data | {section: given | {"name": usual}}
+        return data
+
+    @property
+    def store(self) -> Store:
+        """Where what is prepared lies."""
+        return Store(self.home / "store")
+
+    def pinned(self) -> Self:
+        """The settings with the very vectors that stored teachers have now.
+
+        Raises UserError if the database cannot be asked, or the tracks are not AudioMuse-AI's.
+        """
+        also = tuple(self._pinned_teacher(teacher) for teacher in self.prepare.also)
+        prepare = self.prepare.model_copy(update={"also": also})
+        return self.model_copy(update={"teacher": self._pinned_teacher(self.teacher), "prepare": prepare})
+
+    def _pinned_teacher(self, teacher: TeacherConfig) -> TeacherConfig:
+        if not isinstance(teacher, StoredConfig):
+            return teacher
+        if not isinstance(self.source, AudioMuseConfig):
+            raise UserError("stored vectors are found by AudioMuse-AI's ids: set source.name to audiomuse")
+        if teacher.dsn is None:
+            teacher = teacher.model_copy(update={"dsn": self.source.dsn})
+        return teacher.model_copy(update={"version": StoredTeacher(teacher).version})
+
+
+def prepare_job(settings: LibraryExperiment) -> Job:
+    """What the prepare pipeline needs."""
+    return Job(
+        store=settings.store.root,
+        cache=settings.cache,
+        source=settings.source,
+        recipe=settings.recipe,
+        teachers=(settings.teacher, *settings.prepare.also),
+        prepare=settings.prepare,
+    )
+
+
+def fetcher(settings: LibraryExperiment) -> Callable[[Track], bytes]:
+    """Original files one at a time, for a thread that waits for them."""
+    source = build_source(settings.source, settings.cache)
+    loop = asyncio.new_event_loop()
+    return lambda track: loop.run_until_complete(source.fetch(track))
