@@ -19,6 +19,7 @@ from etude.export.audio import AudioRelease
 from etude.export.int8 import offer_int8
 from etude.export.rebuild import find_checkpoint, rebuild
 from etude.export.release import export_checkpoint
+from etude.export.text import TextRelease
 from etude.inference.nearest import check_query, hear, nearest_queries, nearest_tracks
 from etude.tracking.git import git_commit
 
@@ -36,10 +37,13 @@ def main(argv: list[str]) -> int:
     checkpoint = find_checkpoint(chosen.checkpoint)
     release = rebuild(checkpoint, options)
     audio = release.study if isinstance(release, AudioRelease) else None
+    text = release.study if isinstance(release, TextRelease) else None
     if chosen.int8 and not audio:
         raise UserError("only an audio student has an 8-bit form: leave out --int8")
-    if chosen.test is not None and not audio:
-        check_query(chosen.test, release.study)
+    if chosen.test is not None and not (audio or text):
+        raise UserError("a music-text pair is tried with jobs/search.py: leave out --test")
+    if chosen.test is not None and text:
+        check_query(chosen.test, text)
     heard = hear(Path(chosen.test), audio) if audio and chosen.test is not None else None
     settings = release.study.settings
     made = settings.home / "exports" / settings.system / f"{checkpoint.parent.name}-{checkpoint.stem}"
@@ -51,8 +55,8 @@ def main(argv: list[str]) -> int:
         say(offer_int8(exported.files[0], splits.train, splits.test, folder / "README.md").describe())
     if audio and heard:
         say(nearest_tracks(heard, exported.files, audio).describe())
-    elif chosen.test is not None:
-        say(nearest_queries(chosen.test, exported.files[0], release.study).describe())
+    if chosen.test is not None and text:
+        say(nearest_queries(chosen.test, exported.files[0], text).describe())
     return 0
 
 

@@ -17,10 +17,15 @@ from etude.cli import guarded, say
 from etude.config import load
 from etude.experiments.audio import AudioExperiment
 from etude.experiments.base import Experiment
+from etude.experiments.music_text import MusicTextExperiment
 from etude.experiments.text import TextExperiment
 from etude.runs import cost_report, made_with, runs_report
 
-KINDS: dict[str, type[Experiment]] = {"audio": AudioExperiment, "text": TextExperiment}
+KINDS: dict[str, type[Experiment]] = {
+    "audio": AudioExperiment,
+    "text": TextExperiment,
+    "music-text": MusicTextExperiment,
+}
 
 
 def main(argv: list[str]) -> int:

@@ -47,8 +47,8 @@ class Progress:
         self._started = time.monotonic()
         self._last = -1e9
 
-    def __call__(self, done: int, total: int, audio_s: float) -> None:
-        """Show that `done` of `total` items with so much audio are finished."""
+    def __call__(self, done: int, total: int, audio_s: float | None = None) -> None:
+        """Show that `done` of `total` tracks are finished, with so much audio if they were heard."""
         now = time.monotonic()
         if total == 0 or (done < total and now - self._last < self._every_s):
             return
@@ -56,7 +56,8 @@ class Progress:
         elapsed = max(now - self._started, 1e-6)
         line = f"{self._what} {done}/{total}"
         if done:
-            line += f"  {done / elapsed:.1f} tracks/s, {audio_s / elapsed:.0f} x real time"
+            line += f"  {done / elapsed:.1f} tracks/s"
+            line += f", {audio_s / elapsed:.0f} x real time" if audio_s is not None else ""
             line += (
                 f", {duration(elapsed / done * (total - done))} left"
                 if done < total

@@ -1,5 +1,6 @@
 """What jobs print at their end."""
 
+from etude.data.captions import CaptionReport
 from etude.data.prepare import PrepareReport
 from etude.experiments.base import Study
 from etude.export.publish import Published
@@ -23,6 +24,23 @@ def prepare_summary(report: PrepareReport, store: str) -> str:
         lines.append(f"  and {len(left_out) - SHOWN} more")
     if report.unreachable or report.also_unreachable:
         lines.append("  run the same command again to try those that were out of reach")
+    return "\n".join(lines)
+
+
+def caption_summary(report: CaptionReport) -> str:
+    """Counts, and every track that has no captions with its reason."""
+    lines = [
+        f"captions: made for {report.made} tracks, {report.found} had theirs, "
+        f"{len(report.quarantined)} in quarantine"
+        + (
+            f"; {report.requests} requests, {report.spent_usd:.4f} US dollars in all"
+            if report.requests
+            else ""
+        )
+    ]
+    lines += [f"  quarantine: {row.uri}: {row.reason}" for row in report.quarantined[:SHOWN]]
+    if len(report.quarantined) > SHOWN:
+        lines.append(f"  and {len(report.quarantined) - SHOWN} more")
     return "\n".join(lines)
 
 

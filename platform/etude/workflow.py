@@ -4,22 +4,30 @@ class TrainAudio(TrainSettings, AudioExperiment): ...
 train_and_publish(load(TrainAudio, argv), AudioExperiment, AudioRelease)
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from etude.cli import Progress, say
 from etude.config import save
+from etude.data.caption_plan import plan_captions
+from etude.data.captions import prepare_captions
 from etude.data.plan import plan
 from etude.data.prepare import prepare
+from etude.data.similar import similar_tracks
+from etude.errors import UserError
 from etude.experiments.base import Experiment, TrackingConfig, fingerprint, part
-from etude.experiments.library import LibraryExperiment, prepare_job
+from etude.experiments.library import LibraryExperiment, prepare_job, prepared_rows
+from etude.experiments.music_text import MusicTextExperiment
 from etude.export.publish import Published, publish
 from etude.export.release import Release
 from etude.services.session import connect, open_tracking
-from etude.summary import prepare_summary
+from etude.sources.captions import OpenAICaptions
+from etude.summary import caption_summary, prepare_summary
 from etude.tracking.git import git_commit
 from etude.training.ray_train import WorkersConfig, train_on_workers
 from etude.tuning.report import sweep_report
@@ -55,8 +63,38 @@ def prepare_library(settings: LibraryExperiment) -> None:
     say(prepare_summary(prepare(job, Progress("prepare"), planned), job.store))
 
 
-def train_and_publish(settings: TrainSettings, kind: type[Experiment], release: ReleaseOf) -> Published:
-    """Train one student through Ray Train, export and register it. A run that was cut off resumes."""
+def prepare_captioned(settings: MusicTextExperiment) -> None:
+    """Prepare what is missing of a library and of its captions, and say what became of them."""
+    settings = LibraryExperiment.pinned(settings)  # the tokenizer is learned from what is made here
+    prepare_library(settings)
+    rows = prepared_rows(settings)
+    config, similar = settings.captions, None
+    if isinstance(config, OpenAICaptions) and config.similar:
+        vectors = np.stack([row.track_target for row in rows])
+        similar = similar_tracks([row.track.id for row in rows], vectors, config.similar)
+    report = prepare_captions(
+        settings.store, [row.track for row in rows], config, settings.cache, Progress("captions"),
+        similar, settings.prepare.retry_quarantined,
+    )  # fmt: skip
+    say(caption_summary(report))
+
+
+def captioning_plan(settings: MusicTextExperiment) -> str:
+    """What preparing a captioned library would do, and what its captions may cost, for `--plan`."""
+    settings = LibraryExperiment.pinned(settings)
+    planned = plan(prepare_job(settings))
+    tracks = [track for track in planned.catalogue if track.id not in planned.quarantined]
+    captions = plan_captions(settings.store, tracks, settings.captions)
+    return f"{planned.describe(os.cpu_count() or 1)}\n{captions.describe()}"
+
+
+def train_and_publish(
+    settings: TrainSettings, kind: type[Experiment], release: ReleaseOf, *, learn: bool = True
+) -> Published:
+    """Train one student through Ray Train, export and register it. A run that was cut off resumes.
+
+    Without `learn`, what the run has learned so far is exported; raises UserError if that is nothing.
+    """
     experiment = part(settings, kind).pinned()
     study = experiment.open()
     dashboard = connect(settings.home)
@@ -66,8 +104,17 @@ def train_and_publish(settings: TrainSettings, kind: type[Experiment], release: 
     run_id = tracking.run(name, name, tags=tags)
     tracking.log_params(run_id, experiment.model_dump())
     say(f"run {name}: {tracking.run_url(run_id)}\nRay dashboard: {dashboard}")
-    best = train_on_workers(experiment, settings.workers, settings.home / "runs" / name, tracking, run_id)
-    published = publish(release(study), best, tracking, run_id, export_folder(experiment, name), tags)
+    folder = settings.home / "runs" / name
+    best = folder / "best.pt"
+    try:
+        if learn:
+            best = train_on_workers(experiment, settings.workers, folder, tracking, run_id)
+        elif not best.exists():
+            raise UserError(f"the run {name} has learned nothing yet: train it first")
+        published = publish(release(study), best, tracking, run_id, export_folder(experiment, name), tags)
+    except UserError:
+        tracking.end(run_id, "FAILED")
+        raise
     tracking.end(run_id, "FINISHED")
     return published
 

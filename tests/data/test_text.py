@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from etude.data.queries import QueryConfig, QuerySampler
 from etude.data.text import CachedTeacher, TextBatch, TextSplits, open_queries
 from etude.errors import UserError
-from etude.students.text import Tokens, load_tokenizer
+from etude.students.tokens import Tokens, load_tokenizer
 
 DIM = 6
 

@@ -18,7 +18,8 @@ from etude.evaluation.written import write_report
 from etude.export.onnx import export_onnx, write_metadata
 from etude.objectives.distillation import ObjectiveConfig
 from etude.sources import DemoConfig, build_source
-from etude.students.text import TextStudentConfig, Tokens, load_tokenizer
+from etude.students.text import TextStudentConfig
+from etude.students.tokens import Tokens, load_tokenizer
 from etude.systems.text_student import TextSystem
 from etude.teachers import LaionClapConfig, MusiCNNConfig
 from etude.teachers.clap import Clap

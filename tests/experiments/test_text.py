@@ -13,7 +13,8 @@ from etude.experiments.text import TextExperiment, TextStudy
 from etude.export.onnx import read_metadata, run_onnx, session
 from etude.export.publish import publish
 from etude.export.text import TextRelease
-from etude.students.text import TextStudentConfig, load_tokenizer
+from etude.students.text import TextStudentConfig
+from etude.students.tokens import load_tokenizer
 from etude.tracking.mlflow import Tracking
 from etude.training.loop import train
 from etude.training.plan import TrainingConfig

@@ -230,13 +230,13 @@ def test_the_server_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> N
     [("7", 7), ("0", 0), ("3600", 60), ("-5", 0), ("soon", None), ("", None), ("inf", 60), ("nan", 0)],
 )
 def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
-    assert http._retry_after(value) == seconds
+    assert http.retry_after(value) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
-    seconds = http._retry_after(formatdate(time.time() + 30, usegmt=True))
+    seconds = http.retry_after(formatdate(time.time() + 30, usegmt=True))
     assert seconds is not None and 25 < seconds <= 30
-    assert http._retry_after(formatdate(0, usegmt=True)) == 0
+    assert http.retry_after(formatdate(0, usegmt=True)) == 0
 
 
 def test_a_file_of_another_length_than_listed_is_not_passed_on() -> None:

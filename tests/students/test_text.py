@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from etude.errors import UserError
-from etude.students.text import TextStudent, TextStudentConfig, Tokens, load_tokenizer, sinusoids
+from etude.students.text import TextStudent, TextStudentConfig, sinusoids
+from etude.students.tokens import Tokens, load_tokenizer
 
 TEXTS = ["happy piano", "piano", "a calm and dreamy string quartet with a whispered voice", "HAPPY pop song"]
 

@@ -16,7 +16,8 @@ from etude.errors import UserError
 from etude.export.onnx import export_onnx
 from etude.objectives.distillation import ObjectiveConfig
 from etude.objectives.weighting import weighted_sum
-from etude.students.text import TextStudentConfig, load_tokenizer
+from etude.students.text import TextStudentConfig
+from etude.students.tokens import load_tokenizer
 from etude.systems.text_student import TextSystem, figures
 
 DIM = 16

@@ -42,11 +42,17 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class TrackRow:
-    """One prepared track; arrays are views of memory-mapped shards."""
+class Features:
+    """One prepared track, whatever teachers say of it; the mel is a view of a memory-mapped shard."""
 
     track: Track
     mel: TrackMel
+
+
+@dataclass(frozen=True)
+class TrackRow(Features):
+    """One prepared track with a teacher's targets; arrays are views of memory-mapped shards."""
+
     segment_targets: NDArray[np.float32]  # [n_segments, dim]
     track_target: NDArray[np.float32]  # [dim]
     also: tuple[Targets, ...] = ()  # of other teachers
@@ -70,9 +76,15 @@ class Dataset(Sequence[TrackRow]):
         """Segments of all tracks together."""
         return sum(len(row.segment_targets) for row in self._rows)
 
-    def target_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean [dim] and standard deviation [dim] of the segments' targets."""
-        targets = np.concatenate([row.segment_targets for row in self._rows])
+    def targets(self, teacher: int = 0) -> NDArray[np.float32]:
+        """The vectors [n_segments, dim] of one of the teachers, by its place."""
+        return np.concatenate(
+            [row.also[teacher - 1].segments if teacher else row.segment_targets for row in self._rows]
+        )
+
+    def target_statistics(self, teacher: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean [dim] and standard deviation [dim] of a teacher's vectors of segments."""
+        targets = self.targets(teacher)
         return targets.mean(axis=0), targets.std(axis=0)
 
     def batch(self, items: Sequence[tuple[int, int]]) -> Batch:
@@ -144,6 +156,21 @@ def open_splits(
     return Splits(sets["train"], sets["validation"], sets["test"], digest)
 
 
+def open_features(store: Store, source_id: str, recipe: FeatureRecipe) -> list[Features]:
+    """The tracks of a source that have features, in the catalogue's order; no teacher is needed.
+
+    Raises UserError if none was prepared with this recipe.
+    """
+    features = _Shards(store, features_part(recipe))
+    found = [_features(t, features, recipe) for t in store.read_catalogue(source_id) if t.id in features]
+    if not found:
+        raise UserError(
+            f"{store.root} has no track of {source_id} prepared with recipe {recipe.id}: run "
+            "jobs/prepare_audio.py with that recipe"
+        )
+    return found
+
+
 def all_batches(dataset: Dataset, batch_size: int) -> Iterator[Batch]:
     """Every segment once, in order."""
     items = [(i, j) for i, row in enumerate(dataset) for j in range(len(row.segment_targets))]
@@ -182,10 +209,14 @@ class _Shards:
 
 
 def _row(track: Track, features: _Shards, targets: Sequence[_Shards], recipe: FeatureRecipe) -> TrackRow:
-    frames = features.array(track.id, "frames", recipe.dtype).reshape(-1, recipe.n_mels)
-    mel = TrackMel(frames, features.number(track.id, "n_samples"), recipe)
+    mel = _features(track, features, recipe).mel
     first, *also = (_targets(track.id, part) for part in targets)
     return TrackRow(track, mel, first.segments, first.track, tuple(also))
+
+
+def _features(track: Track, features: _Shards, recipe: FeatureRecipe) -> Features:
+    frames = features.array(track.id, "frames", recipe.dtype).reshape(-1, recipe.n_mels)
+    return Features(track, TrackMel(frames, features.number(track.id, "n_samples"), recipe))
 
 
 def _targets(track_id: str, part: _Shards) -> Targets:

@@ -5,14 +5,14 @@ same global batch. A resumed run asks for the same epoch and step and sees the s
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from etude.config import Section
-from etude.data.batches import Batch, Dataset, TrackRow
+from etude.data.batches import Dataset, TrackRow
 from etude.errors import UserError
 
 
@@ -26,7 +26,7 @@ class SamplingConfig(Section):
     segments_per_track: int = Field(2, ge=1, description="segments drawn from every track each epoch")
 
 
-Collate = Callable[[Sequence[tuple[int, int]], tuple[int, ...]], Batch]
+Collate = Callable[[Sequence[tuple[int, int]], tuple[int, ...]], Any]
 
 
 class TrainingSegments:
@@ -38,7 +38,7 @@ class TrainingSegments:
     """
 
     def __init__(self, dataset: Dataset, sampling: SamplingConfig, collate: Collate | None = None) -> None:
-        """`collate` makes a batch of (track, segment) pairs and a key; without one, from what is stored."""
+        """`collate` makes a batch of (track, segment) pairs and a key; without one, a stored `Batch`."""
         self.dataset = dataset
         self.sampling = sampling
         self._collate = collate or (lambda items, key: dataset.batch(items))
@@ -51,7 +51,7 @@ class TrainingSegments:
 
     def batches(
         self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world_size: int = 1
-    ) -> Iterator[Batch]:
+    ) -> Iterator[Any]:
         """This rank's share of every global batch of an epoch.
 
         What does not fill a global batch is left out, unless it would be everything. Raises UserError if

@@ -48,6 +48,7 @@ class Quarantined:
     stage: str  # fetch, decode or teacher: the step that found the fault
     reason: str
     attempts: int = 1
+    made_from: str = ""  # a hash of what a step was given beside the audio
 
 
 def features_part(recipe: FeatureRecipe) -> str:

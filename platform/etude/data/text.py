@@ -19,7 +19,7 @@ from torch import Tensor
 from etude.data.queries import QuerySampler
 from etude.errors import UserError
 from etude.evaluation.metrics import unit
-from etude.students.text import Tokens, shorten
+from etude.students.tokens import Tokens, shorten
 from etude.teachers.text import TextTeacher
 
 _WAIT_S = 60.0  # for another process that writes to the same cache

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from etude.errors import UserError
 from etude.evaluation.metrics import unit
 from etude.export.onnx import read_metadata, run_onnx, session
-from etude.students.text import load_tokenizer, shorten
+from etude.students.tokens import load_tokenizer, shorten
 from etude.teachers import ClapConfig, MusiCNNConfig, TeacherConfig
 from etude.teachers.clap_text import MAX_TOKENS, ClapText
 
@@ -61,39 +61,50 @@ def embed_queries(encoder: Encoder, queries: Sequence[str]) -> NDArray[np.float6
     return unit(encoder.embed(queries))
 
 
-class ExportedText:
-    """An exported text student: `text_student.onnx`, with the `tokenizer.json` that lies beside it.
+class TextFile:
+    """A text encoder that Étude has exported, with the `tokenizer.json` that lies beside it.
 
-    `teacher` is the id of the text teacher whose space it must have learned. Raises UserError if a file is
-    missing or not from Étude, or if the two do not fit each other or the teacher.
+    Raises UserError if a file is missing or not from Étude, or if the two do not fit each other.
     """
 
-    def __init__(self, path: Path, teacher: str) -> None:
+    def __init__(self, path: Path) -> None:
         record = read_record(path)
         if "max_tokens" not in record:
             raise UserError(f"{path} is no text student: give a text_student.onnx")
-        if record["teacher"] != teacher:
-            raise UserError(
-                f"{path} learned from {record['teacher']}, the tracks are found by {teacher}: their vectors "
-                "cannot be compared; give a text student of this teacher"
-            )
+        self.record = record
         self.max_tokens = int(str(record["max_tokens"]))
-        self._tokens = load_tokenizer(path.parent / "tokenizer.json", self.max_tokens)
-        if self._tokens.id != record["tokenizer"]:
+        self.tokens = load_tokenizer(path.parent / "tokenizer.json", self.max_tokens)
+        if self.tokens.id != record["tokenizer"]:
             raise UserError(
                 f"the tokenizer.json beside {path} is not {record['tokenizer']}, with which it was trained: "
                 "put that one beside it"
             )
         self._session = session(path)
-        self.hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
     def too_long(self, texts: Sequence[str]) -> list[int]:
-        return self._tokens.too_long(texts)
+        return self.tokens.too_long(texts)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        input_ids, attention_mask = self._tokens.ids(texts, self.max_tokens)
+        input_ids, attention_mask = self.tokens.ids(texts, self.max_tokens)
         named = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
         return run_onnx(self._session, named, _BATCH_SIZE)
+
+
+class ExportedText(TextFile):
+    """An exported text student, `text_student.onnx`, of one teacher.
+
+    `teacher` is the id of the text teacher whose space it must have learned. Raises UserError as `TextFile`
+    does, or if it is another.
+    """
+
+    def __init__(self, path: Path, teacher: str) -> None:
+        super().__init__(path)
+        if self.record["teacher"] != teacher:
+            raise UserError(
+                f"{path} learned from {self.record['teacher']}, the tracks are found by {teacher}: their "
+                "vectors cannot be compared; give a text student of this teacher"
+            )
+        self.hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def read_record(path: Path) -> dict[str, object]:

@@ -20,7 +20,8 @@ from etude.objectives.distillation import ObjectiveConfig
 from etude.sources import build_source
 from etude.students import StudentConfig, build_student
 from etude.students.cost import Cost, count
-from etude.systems.student_clap import StudentClap, student_state
+from etude.systems.base import part_of
+from etude.systems.student_clap import StudentClap
 from etude.teachers import Teacher, build_teacher
 from etude.training.checkpoint import load_run
 
@@ -49,7 +50,7 @@ class AudioExperiment(LibraryExperiment):
 
     def cost(self, state: Mapping[str, Tensor] | None = None) -> Cost:
         dim = build_teacher(self.teacher).dim
-        student = build_student(self.student, dim, normalize=False, state=state and student_state(state))
+        student = build_student(self.student, dim, normalize=False, state=state and part_of(state, "student"))
         return count(student, torch.empty(1, self.recipe.n_mels, self.recipe.n_frames))
 
     def open(self) -> "AudioStudy":
@@ -118,6 +119,7 @@ class AudioStudy:
 
     def identity(self) -> dict[str, str]:
         return {
+            "system": self.settings.system,
             "recipe": self.settings.recipe.id,
             "teacher": self.teacher.id,
             "data": self.data_hash,

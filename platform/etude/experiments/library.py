@@ -7,13 +7,14 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from etude.audio.recipe import FeatureRecipe
+from etude.data.batches import TrackRow, open_splits
 from etude.data.plan import Job, PrepareConfig
 from etude.data.split import SplitConfig
 from etude.data.store import Store
 from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.sources import AudioMuseConfig, DemoConfig, SourceConfig, Track, build_source
-from etude.teachers import MusiCNNConfig, StoredConfig, TeacherConfig
+from etude.teachers import MusiCNNConfig, StoredConfig, TeacherConfig, build_teacher
 from etude.teachers.stored import StoredTeacher
 
 
@@ -39,6 +40,11 @@ class LibraryExperiment(Experiment):
             if isinstance(given, dict) and "name" not in given:
                 data = data | {section: given | {"name": usual}}
         return data
+
+    @property
+    def teachers(self) -> tuple[TeacherConfig, ...]:
+        """All that hear, the one that a student learns from first."""
+        return (self.teacher, *self.prepare.also)
 
     @property
     def store(self) -> Store:
@@ -71,9 +77,17 @@ def prepare_job(settings: LibraryExperiment) -> Job:
         cache=settings.cache,
         source=settings.source,
         recipe=settings.recipe,
-        teachers=(settings.teacher, *settings.prepare.also),
+        teachers=settings.teachers,
         prepare=settings.prepare,
     )
+
+
+def prepared_rows(settings: LibraryExperiment) -> list[TrackRow]:
+    """The tracks of the library that all its teachers have heard. Raises UserError if there are none."""
+    source = build_source(settings.source, settings.cache)
+    ids = [build_teacher(one).id for one in settings.teachers]
+    splits = open_splits(settings.store, source.id, settings.recipe, ids, settings.split)
+    return [*splits.train, *splits.validation, *splits.test]
 
 
 def fetcher(settings: LibraryExperiment) -> Callable[[Track], bytes]:

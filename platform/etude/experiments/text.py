@@ -14,7 +14,8 @@ from etude.data.text import Queries, QueryStream, TextSplits, open_queries
 from etude.experiments.base import Experiment
 from etude.objectives.distillation import ObjectiveConfig
 from etude.students.cost import Cost, count
-from etude.students.text import TextStudent, TextStudentConfig, Tokens, load_tokenizer
+from etude.students.text import TextStudentConfig, build_text_student
+from etude.students.tokens import Tokens, load_tokenizer
 from etude.systems.text_student import TextSystem
 from etude.teachers.text import MiniLMConfig, TextTeacher, TextTeacherConfig, build_text_teacher
 from etude.training.plan import TrainingConfig
@@ -58,7 +59,7 @@ class TextExperiment(Experiment):
 
     def cost(self, state: Mapping[str, Tensor] | None = None) -> Cost:
         dim, vocabulary = build_text_teacher(self.teacher).dim, self.tokens().vocabulary
-        student = TextStudent(self.student, vocabulary=vocabulary, dim=dim, normalize=True)
+        student = build_text_student(self.student, vocabulary=vocabulary, dim=dim, normalize=True)
         ids = torch.ones(1, self.student.max_tokens, dtype=torch.int64)
         return count(student, ids, ids)
 
@@ -111,6 +112,7 @@ class TextStudy:
 
     def identity(self) -> dict[str, str]:
         return {
+            "system": self.settings.system,
             "teacher": self.teacher.id,
             "tokenizer": self.training.tokens.id,
             "data": self.data_hash,

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from etude.data.batches import Splits, all_batches
+from etude.data.batches import Dataset, all_batches
 from etude.errors import BadAudio, UserError
 from etude.evaluation.metrics import Metrics
 from etude.evaluation.report import Compared, held_out_plots
-from etude.experiments.audio import AudioExperiment, AudioStudy
+from etude.experiments.audio import AudioStudy
+from etude.experiments.library import LibraryExperiment
 from etude.export.card import Card
 from etude.export.onnx import run_onnx, session
 from etude.export.parity import Parity, RealAudio, check_parity, real_audio
@@ -39,11 +40,16 @@ class AudioRelease:
             "teacher_license": teacher.license,
             "normalized": teacher.normalized,
             "student": settings.student.model_dump(mode="json"),
-            "data_licenses": licenses(self.study.splits),
+            "data_licenses": licenses(self.study.splits.train),
         }
 
     def check(self, system: StudentClap, files: Sequence[Path]) -> dict[str, Parity]:
-        return check_parity(system.student, files[0], files[1], gate_audio(self.study))
+        return check_parity(
+            system.student,
+            files[0],
+            files[1],
+            gate_audio(self.study.settings, self.study.test, self.study.validation),
+        )
 
     def score(self, files: Sequence[Path]) -> Metrics:
         opened = session(files[0])
@@ -55,7 +61,7 @@ class AudioRelease:
 
     def card(self) -> Card:
         recipe, test = self.study.settings.recipe, self.study.test
-        learned = licenses(self.study.splits).items()
+        learned = licenses(self.study.splits.train).items()
         return Card(
             tags=("music", "audio-embedding", "distillation"),
             what=f"{recipe.segment_samples / recipe.sample_rate:g} s of music",
@@ -81,18 +87,17 @@ class AudioRelease:
         return held_out_plots(Compared(student, teacher, tracks, titles, "segments"), folder)
 
 
-def licenses(splits: Splits) -> dict[str, int]:
+def licenses(learned: Dataset) -> dict[str, int]:
     """How many tracks of each licence a student learned from."""
-    return dict(Counter(row.track.license for row in splits.train).most_common())
+    return dict(Counter(row.track.license for row in learned).most_common())
 
 
-def gate_audio(study: AudioStudy) -> RealAudio:
-    """Original files of held-out tracks, for the gate. Raises UserError if none is in reach."""
-    tracks = [row.track for row in (*study.test, *study.validation)]
-    return asyncio.run(_gate_audio(study.settings, tracks))
+def gate_audio(settings: LibraryExperiment, *sets: Dataset) -> RealAudio:
+    """Original files of the sets' first tracks, for the gate. Raises UserError if none is in reach."""
+    return asyncio.run(_gate_audio(settings, [row.track for rows in sets for row in rows]))
 
 
-async def _gate_audio(settings: AudioExperiment, tracks: list[Track]) -> RealAudio:
+async def _gate_audio(settings: LibraryExperiment, tracks: list[Track]) -> RealAudio:
     source = build_source(settings.source, settings.cache)
     files, reason = [], ""
     for track in tracks:

@@ -3,7 +3,7 @@
 import logging
 import pickle
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +14,21 @@ from etude.config import load
 from etude.errors import UserError
 from etude.experiments.audio import AudioExperiment
 from etude.experiments.base import Experiment, Study
+from etude.experiments.library import LibraryExperiment
+from etude.experiments.music_text import MusicTextExperiment
 from etude.experiments.text import TextExperiment
 from etude.export.audio import AudioRelease
+from etude.export.music_text import MusicTextRelease
+from etude.export.release import Release
 from etude.export.text import TextRelease
 from etude.training.checkpoint import State, load_checkpoint
 
 E = TypeVar("E", bound=Experiment)
+SYSTEMS: dict[str, tuple[type[Experiment], Callable[[Any], Release]]] = {
+    AudioExperiment.system: (AudioExperiment, AudioRelease),
+    TextExperiment.system: (TextExperiment, TextRelease),
+    MusicTextExperiment.system: (MusicTextExperiment, MusicTextRelease),
+}
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +41,7 @@ def find_checkpoint(path: Path) -> Path:
     return file
 
 
-def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> AudioRelease | TextRelease:
+def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> Release:
     """Open the experiment of a checkpoint; `options` (`--home`, `--config`...) are laid on its configuration.
 
     Raises UserError if the checkpoint is damaged, holds code, does not say what made it, or was made with
@@ -46,21 +55,21 @@ def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> AudioRelease | Tex
             "jobs/train_text.py or a sweep"
         )
     assert config is not None and identity is not None
-    if "recipe" in config:
-        audio = _load(AudioExperiment, config, options).pinned()
-        if audio.recipe.decoder != decoder_version():
-            raise UserError(
-                f"{checkpoint} learned from audio as {audio.recipe.decoder} decodes it, here is "
-                f"{decoder_version()}: install those versions, or prepare and train again"
-            )
-        study = audio.open()
-        _check(checkpoint, identity, study)
-        return AudioRelease(study)
-    if "queries" in config:
-        text = _load(TextExperiment, config, options).open()
-        _check(checkpoint, identity, text)
-        return TextRelease(text)
-    raise UserError(f"{checkpoint} was made by a system that is neither audio nor text: choose another")
+    if identity.get("system") not in SYSTEMS:
+        raise UserError(
+            f"{checkpoint} was made by the system {identity.get('system')}, known are {', '.join(SYSTEMS)}: "
+            "choose another"
+        )
+    kind, release = SYSTEMS[identity["system"]]
+    settings = _load(kind, config, options).pinned()
+    if isinstance(settings, LibraryExperiment) and settings.recipe.decoder != decoder_version():
+        raise UserError(
+            f"{checkpoint} learned from audio as {settings.recipe.decoder} decodes it, here is "
+            f"{decoder_version()}: install those versions, or prepare and train again"
+        )
+    study = settings.open()
+    _check(checkpoint, identity, study)
+    return release(study)
 
 
 def _read(checkpoint: Path) -> State:

@@ -1,12 +1,15 @@
 """From a best checkpoint to files of whose agreement one can be sure: test, export, gate, card."""
 
 import dataclasses
+import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from etude import __version__
 from etude.config import save
@@ -80,6 +83,15 @@ class Exported:
         return "\n".join([*lines, *(f"ONNX: {path}" for path in self.files)])
 
 
+def weights_id(state: Mapping[str, Tensor]) -> str:
+    """Sixteen digits that change with the weights: files that share them give vectors of one space."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def export_checkpoint(release: Release, checkpoint: Path, folder: Path, git_commit: str) -> Exported:
     """Evaluate the checkpoint on the test set and export it, with its card and its configuration beside it.
 
@@ -98,6 +110,7 @@ def export_checkpoint(release: Release, checkpoint: Path, folder: Path, git_comm
         **release.record(),
         "parameters": cost.parameters,
         "macs": cost.macs,
+        "space_id": weights_id(state),
         "data_hash": study.data_hash,
         "git_commit": git_commit,
         "test": dataclasses.asdict(test),

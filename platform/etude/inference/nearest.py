@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from etude.audio.decode import check_audible, decode
 from etude.audio.segment import segments_of
-from etude.data.batches import TrackRow
+from etude.data.batches import Features
 from etude.errors import BadAudio, UserError
 from etude.evaluation.metrics import unit
 from etude.evaluation.text import ExportedText
@@ -24,7 +24,7 @@ from etude.export.onnx import read_metadata, run_onnx, session
 from etude.inference.student import BATCH_SIZE, Student
 from etude.inference.vectors import VectorFolder
 from etude.sources.base import Track
-from etude.students.text import shorten
+from etude.students.tokens import shorten
 from etude.teachers import StoredConfig
 
 SHOWN = 10
@@ -146,10 +146,16 @@ def nearest(
     )
 
 
-def library_vectors(mel_file: Path, rows: Sequence[TrackRow], cache: Path) -> NDArray[np.float32]:
+def library_vectors(
+    mel_file: Path,
+    rows: Sequence[Features],
+    cache: Path,
+    progress: Callable[[int, int, float], None] = lambda done, total, audio_s: None,
+) -> NDArray[np.float32]:
     """A student's vectors [n, dim] of prepared tracks, each the mean of its segments'.
 
     They come from the stored spectrograms, and are kept below `cache`, in a folder for every student.
+    `progress(done, total, audio_seconds)` is called as they are computed.
     """
     opened = session(mel_file)
     dim = int(opened.get_outputs()[0].shape[1])
@@ -158,17 +164,19 @@ def library_vectors(mel_file: Path, rows: Sequence[TrackRow], cache: Path) -> ND
     folder.create()
     done = folder.done()
     new = [row for row in rows if row.track.id not in done]
+    seconds = 0.0
     for start in range(0, len(new), PART_TRACKS):
-        folder.write(
-            [
-                (row.track, run_onnx(opened, row.mel.segments()[:, None], BATCH_SIZE).mean(axis=0))
-                for row in new[start : start + PART_TRACKS]
-            ]
-        )
+        part = []
+        for row in new[start : start + PART_TRACKS]:
+            vectors = run_onnx(opened, row.mel.segments()[:, None], BATCH_SIZE)
+            part.append((row.track, vectors.mean(axis=0)))
+            seconds += row.track.duration_s or 0.0
+            progress(start + len(part), len(new), seconds)
+        folder.write(part)
     table = pq.read_table(folder.path, columns=["track_id", "vector"])
-    vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
+    kept = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
     place = {track_id: i for i, track_id in enumerate(table["track_id"].to_pylist())}
-    return np.asarray(vectors[[place[row.track.id] for row in rows]], np.float32)
+    return np.asarray(kept[[place[row.track.id] for row in rows]], np.float32)
 
 
 def weights_hash(file: Path) -> str:

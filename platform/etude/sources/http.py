@@ -99,7 +99,7 @@ class _Partial:
         self.total: int | None = None
 
 
-class _Pace:
+class Pace:
     """When the next request to a server may start; shared by the threads and event loops of a process."""
 
     def __init__(self, rate_per_s: float | None) -> None:
@@ -107,6 +107,7 @@ class _Pace:
         self._next = 0.0
 
     async def wait(self) -> None:
+        """Return when the next request may start."""
         start = max(time.monotonic(), self._next)
         self._next = start + self._interval_s
         await asyncio.sleep(max(0.0, start - time.monotonic()))
@@ -117,8 +118,8 @@ class _Pace:
 
 
 @memoize
-def _pace(origin: str, rate_per_s: float | None) -> _Pace:
-    return _Pace(rate_per_s)
+def _pace(origin: str, rate_per_s: float | None) -> Pace:
+    return Pace(rate_per_s)
 
 
 class Downloader:
@@ -256,7 +257,7 @@ class Downloader:
         async with self._session()[0].get(address, headers=headers, allow_redirects=False) as response:
             status = response.status
             if status in PASSING:
-                raise _Fault(f"it answers {status}", _retry_after(response.headers.get("Retry-After")))
+                raise _Fault(f"it answers {status}", retry_after(response.headers.get("Retry-After")))
             if 300 <= status < 400:
                 place = _place(response.headers.get("Location", ""))
                 raise Refused(f"{url} sends one on to {place}: give the address of that place", status)
@@ -352,7 +353,7 @@ def _content_range(start: int, total: int | None) -> str:
     return f"bytes {start}-{(total or 0) - 1}/{total}"
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds that a server asks to be left alone for, at most a minute; None if it does not say."""
     if not value:
         return None

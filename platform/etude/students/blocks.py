@@ -32,13 +32,13 @@ class Backbone(nn.Module):
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _forgetful(block: nn.Module, x: Tensor) -> Tensor:
     out: Tensor = checkpoint(
-        block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _statistics_kept(block))
+        block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), statistics_kept(block))
     )
     return out
 
 
 @contextlib.contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
+def statistics_kept(block: nn.Module) -> Iterator[None]:
     """The same batch goes through `block` once more: running statistics have seen it already."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]

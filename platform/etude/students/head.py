@@ -84,6 +84,37 @@ class BatchNormHead(nn.Module):
         return functional.normalize(embedding_BD, dim=1) if self.normalize else embedding_BD
 
 
+class LinearHead(nn.Module):
+    """Seed 1's head: one linear map, of features [b, n_features] whose mean is 0 before anything is learned.
+
+    They become embeddings [b, dim], of length 1 if `normalize`; `variance` is that of an untrained feature.
+    """
+
+    def __init__(
+        self, n_features: int, dim: int, *, dropout: float, normalize: bool, variance: float
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(n_features, dim)
+        self.normalize = normalize
+        self._variance = variance
+
+    def start_at(self, mean_D: Tensor, std_D: Tensor) -> None:
+        """Give the untrained head the teacher's mean and, about, its standard deviation in every dimension.
+
+        With `normalize` these hold before the length is set to 1. Raises ValueError if a shape is not [dim].
+        """
+        _check_dim(self.linear.bias, mean_D, std_D)
+        weight_DF = self.linear.weight.data
+        weight_DF.mul_((std_D / (self._variance**0.5 * weight_DF.norm(dim=1)))[:, None])
+        self.linear.bias.data.copy_(mean_D)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """[b, n_features] to [b, dim]."""
+        embedding_BD: Tensor = self.linear(self.dropout(features_BF))
+        return functional.normalize(embedding_BD, dim=1) if self.normalize else embedding_BD
+
+
 def _check_dim(wanted: Tensor, mean_D: Tensor, std_D: Tensor) -> None:
     for name, values in (("mean", mean_D), ("std", std_D)):
         if values.shape != wanted.shape:

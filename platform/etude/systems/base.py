@@ -54,8 +54,8 @@ class System(Protocol):
         """Weight of every loss term that `losses` may return."""
         ...
 
-    def start_at(self, data: TrainingData) -> None:
-        """Begin at the teacher's mean and spread instead of at nothing."""
+    def start_at(self, data: Any) -> None:
+        """Begin at the teacher's mean and spread in the `TrainingData` instead of at nothing."""
         ...
 
     def train_head_only(self) -> None:
@@ -85,6 +85,12 @@ class System(Protocol):
     def __call__(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """`losses`, through the module's call, as data-parallel wrappers want it."""
         ...
+
+
+def part_of(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The state dict of a system's submodule, from the system's."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def parameters_with_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -19,10 +19,8 @@ from etude.evaluation.metrics import Metrics, evaluate
 from etude.objectives.distillation import ObjectiveConfig
 from etude.objectives.strategies import Strategy, pairs
 from etude.students import Student, StudentConfig, build_student
-from etude.systems.base import ExportSpec
+from etude.systems.base import ExportSpec, part_of
 from etude.systems.distilled import Distilled
-
-STUDENT = "student."  # where a system's state dict holds the student's
 
 
 class StudentClap(Distilled):
@@ -44,7 +42,7 @@ class StudentClap(Distilled):
         state: Mapping[str, Tensor] | None = None,
     ) -> None:
         """`state` is that of a trained system: this is then the same, and reads no file it began with."""
-        of_student = state and student_state(state)
+        of_student = state and part_of(state, "student")
         super().__init__(
             build_student(student, dim, normalized, state=of_student), objective, dim, anchors_AD
         )
@@ -91,7 +89,7 @@ class StudentClap(Distilled):
         return (
             ExportSpec(
                 "student",
-                _OverMel(self.student),
+                OverMel(self.student),
                 {"mel_spectrogram": torch.zeros(2, 1, recipe.n_mels, recipe.n_frames)},
             ),
             ExportSpec(
@@ -102,11 +100,6 @@ class StudentClap(Distilled):
         )
 
 
-def student_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The student's part of a system's state dict."""
-    return {name.removeprefix(STUDENT): v for name, v in state.items() if name.startswith(STUDENT)}
-
-
 def compare(student_ND: NDArray[np.float32], track_N: NDArray[np.int64], dataset: Dataset) -> Metrics:
     """Figures of any vectors for a dataset's segments in order."""
     teacher = np.concatenate([row.segment_targets for row in dataset])
@@ -114,7 +107,7 @@ def compare(student_ND: NDArray[np.float32], track_N: NDArray[np.int64], dataset
     return evaluate(student_ND, teacher, track_N, tracks)
 
 
-class _OverMel(nn.Module):
+class OverMel(nn.Module):
     """The seeds' input has a channel axis: [b, 1, n_mels, n_frames]."""
 
     def __init__(self, student: nn.Module) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 from etude.data.text import Queries, TextBatch
 from etude.evaluation.metrics import Metrics, evaluate
 from etude.objectives.distillation import ObjectiveConfig
-from etude.students.text import TextStudent, TextStudentConfig
+from etude.students.text import TextStudentConfig, build_text_student
+from etude.students.text_encoder import TextEncoder
 from etude.systems.base import ExportSpec
 from etude.systems.distilled import Distilled
 
@@ -18,7 +19,7 @@ from etude.systems.distilled import Distilled
 class TextSystem(Distilled):
     """A text student that is compared with its teacher query by query."""
 
-    student: TextStudent
+    student: TextEncoder
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class TextSystem(Distilled):
         normalized: bool,
         anchors_AD: Tensor | None = None,
     ) -> None:
-        network = TextStudent(student, vocabulary=vocabulary, dim=dim, normalize=normalized)
+        network = build_text_student(student, vocabulary=vocabulary, dim=dim, normalize=normalized)
         super().__init__(network, objective, dim, anchors_AD)
         self.max_tokens = student.max_tokens
 

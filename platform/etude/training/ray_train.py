@@ -13,6 +13,7 @@ import ray.train
 import torch
 from pydantic import Field
 from ray.train.torch import TorchTrainer, get_device, prepare_model
+from torch import nn
 
 from etude.cli import say
 from etude.config import Section
@@ -22,6 +23,7 @@ from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_latest
 from etude.training.epoch import Worker
 from etude.training.loop import train
+from etude.training.synchronised import synchronise
 from etude.training.watch import watched
 
 
@@ -99,8 +101,11 @@ def _worker(config: dict[str, Any]) -> None:
         ray.train.report(dict(metrics))
 
     begun = load_latest(Path(config["folder"]))
+    system = study.system(settings.seed, begun and begun["model"])
+    assert isinstance(system, nn.Module)
+    synchronise(system)  # so that the number of workers changes no loss
     train(
-        study.system(settings.seed, begun and begun["model"]),
+        system,
         study,
         settings.training,
         seed=settings.seed,
