@@ -26,7 +26,7 @@ from etude.audio.waveform import prepare_waveform
 from etude.data.store import Store, features_part
 from etude.export.onnx import export_onnx, write_metadata
 from etude.sources import FolderConfig, build_source
-from etude.students.text import Tokens
+from etude.students.tokens import Tokens
 from etude.systems.base import ExportSpec
 
 DIM, MAX_TOKENS = 8, 12
