@@ -71,6 +71,8 @@ def test_what_a_user_gets_wrong_ends_in_one_sentence(
     mixed = shutil.copytree(home / "exports" / "music-text" / "train-0", tmp_path / "mixed")
     record = read_metadata(mixed / "text_encoder.onnx") | {"space_id": "another"}
     write_metadata(mixed / "text_encoder.onnx", record)
+    odd = shutil.copytree(home / "exports" / "music-text" / "train-0", tmp_path / "odd")
+    (odd / "config.yaml").write_text("source: demo")
     cases = [
         (home, ["--model", str(mixed), "low"], "were exported by different runs"),
         (tmp_path / "empty", ["low"], "give --model FOLDER"),
@@ -84,6 +86,10 @@ def test_what_a_user_gets_wrong_ends_in_one_sentence(
         (home, [" "], "the query is empty"),
         (home, ["--top", "0", "low"], "top: "),
         (home, ["--tpo", "3", "low"], "did you mean top?"),
+        (home, ["slow", "piano"], "in quotes"),
+        (home, ["--source", "demo", "low"], "source: "),
+        (home, ["--model", str(odd), "low"], "source: "),
+        (home, ["--like", str(tmp_path / "gone.mp3")], "give an audio file"),
     ]
     (tmp_path / "empty").mkdir()
     for where, words, said in cases:

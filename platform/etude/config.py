@@ -347,7 +347,10 @@ def _explain_cli(model: type[BaseModel], error: SettingsError) -> str:
     if flag.lower() in ("true", "false"):
         return f"{flag!r} is not expected here: a switch such as --plan is turned off by --no-plan"
     if not flag.startswith("--"):
-        return f"{flag!r} is not expected here; options look like --student.width 0.6"
+        return (
+            f"{flag!r} is not expected here: options look like --student.width 0.6, and words that belong "
+            "together stand in quotes"
+        )
     return unknown_key(model, flag.removeprefix("--").split("=")[0])
 
 

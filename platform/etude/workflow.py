@@ -14,9 +14,9 @@ from pydantic import Field
 
 from etude.cli import Progress, say
 from etude.config import save
-from etude.data.caption_plan import plan_captions
+from etude.data.caption_plan import CaptionPlan, plan_captions
 from etude.data.captions import prepare_captions
-from etude.data.plan import plan
+from etude.data.plan import Plan, plan
 from etude.data.prepare import prepare
 from etude.data.similar import similar_tracks
 from etude.errors import UserError
@@ -57,8 +57,12 @@ ReleaseOf = Callable[[Any], Release]
 
 def prepare_library(settings: LibraryExperiment) -> None:
     """Prepare what is missing of a library, and say what became of it."""
+    planned = plan(prepare_job(settings))  # what is wrong with a library shows before Ray has started
+    _prepare(settings, planned)
+
+
+def _prepare(settings: LibraryExperiment, planned: Plan) -> None:
     job = prepare_job(settings)
-    planned = plan(job)  # what is wrong with a library shows before Ray has started
     connect(settings.home)
     say(prepare_summary(prepare(job, Progress("prepare"), planned), job.store))
 
@@ -66,7 +70,9 @@ def prepare_library(settings: LibraryExperiment) -> None:
 def prepare_captioned(settings: MusicTextExperiment) -> None:
     """Prepare what is missing of a library and of its captions, and say what became of them."""
     settings = LibraryExperiment.pinned(settings)  # the tokenizer is learned from what is made here
-    prepare_library(settings)
+    planned, captions = _captioning(settings)
+    captions.check(settings.captions)  # before a whole library is heard
+    _prepare(settings, planned)
     rows = prepared_rows(settings)
     config, similar = settings.captions, None
     if isinstance(config, OpenAICaptions) and config.similar:
@@ -82,10 +88,24 @@ def prepare_captioned(settings: MusicTextExperiment) -> None:
 def captioning_plan(settings: MusicTextExperiment) -> str:
     """What preparing a captioned library would do, and what its captions may cost, for `--plan`."""
     settings = LibraryExperiment.pinned(settings)
+    planned, captions = _captioning(settings)
+    lines = [planned.describe(os.cpu_count() or 1), captions.describe()]
+    try:
+        captions.check(settings.captions)
+    except UserError as error:
+        lines.append(f"needed first: {error}")
+    return "\n".join(lines)
+
+
+def _captioning(settings: MusicTextExperiment) -> tuple[Plan, CaptionPlan]:
     planned = plan(prepare_job(settings))
     tracks = [track for track in planned.catalogue if track.id not in planned.quarantined]
-    captions = plan_captions(settings.store, tracks, settings.captions)
-    return f"{planned.describe(os.cpu_count() or 1)}\n{captions.describe()}"
+    config, similar = settings.captions, None
+    if isinstance(config, OpenAICaptions):  # which sound alike is not known yet; any are about as long
+        ids = [track.id for track in tracks]
+        similar = {ids[i]: ids[i + 1 : i + 1 + config.similar] for i in range(len(ids))}
+    again = settings.prepare.retry_quarantined
+    return planned, plan_captions(settings.store, tracks, config, similar, again)
 
 
 def train_and_publish(

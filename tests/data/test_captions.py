@@ -180,11 +180,18 @@ def test_the_plan_says_what_it_would_cost_and_asks_nobody(store: Store, tmp_path
     with chat_server() as server:
         config = settings(server)
         plan = plan_captions(store, tracks, config)
+        short = plan_captions(store, tracks, poor := config.model_copy(update={"budget_usd": 0.0}))
         prepare(store, library(24), config, tmp_path)
         billed = config.usd(server.tokens_in, server.tokens_out)
     assert len(plan.todo) == 25
     assert plan.usd == pytest.approx(billed, rel=0.5)
     assert f"{plan.usd:.2f} US dollars" in plan.describe()
+    assert "may not suffice" not in plan.describe()
+    plan.check(config)
+    assert short.describe().endswith("captions.budget_usd is 0, which may not suffice")
+    with pytest.raises(UserError, match=r"captions\.budget_usd is 0"):
+        short.check(poor)
+    plan_captions(store, library(24), poor).check(poor)  # all are there: nothing is asked
     free = plan_captions(store, tracks, TemplateCaptions())
     assert "25 tracks" in free.describe()
     assert "dollars" not in free.describe()

@@ -169,5 +169,11 @@ def test_what_goes_wrong_is_said_on_the_page(
         (home / "away.flac").rename(file)
         play_button(browser, "Mid tone").click()  # and again, once it is back
         until(browser, lambda driver: seconds_played(driver) > 0.1, "it is not tried again")
+
+        ask(browser, "high tone")
+        until(browser, lambda driver: titles(driver)[:1] == ["High tone"], "three results never came")
+        (home / "music" / "High tone.flac").write_bytes(b"FORM\0\0\0\0AIFFCOMM")  # what browsers cannot play
+        play_button(browser, "High tone").click()
+        until_said(browser, "This browser cannot play the file of High tone")
     ask(browser, "high tone")
     until_said(browser, "The server does not answer")

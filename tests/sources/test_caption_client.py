@@ -12,7 +12,7 @@ import pytest
 from etude.errors import UserError
 from etude.sources import caption_client
 from etude.sources.base import Track
-from etude.sources.caption_budget import Ledger, OverBudget
+from etude.sources.caption_budget import Answers, Ledger, OverBudget
 from etude.sources.caption_client import LanguageModel
 from etude.sources.captions import Made, NoCaptions, OpenAICaptions, usable_captions
 from etude.sources.facts import Facts, facts_of
@@ -107,6 +107,19 @@ def test_only_what_is_missing_is_asked_for_again(tmp_path: Path) -> None:
     wanted = [body["messages"][1]["content"].split("captions_wanted")[1][3] for body in server.bodies]
     assert wanted == ["5", "4", "3"]
     assert "already_written" in server.bodies[1]["messages"][1]["content"]
+
+
+def test_what_two_runs_at_a_time_were_both_given_counts_once(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite", 1)
+    told = ("A slow baroque aria.", "Baroque music for a voice.", "An aria for a quiet evening.")
+    for _ in range(2):
+        entry = ledger.reserve(0.01)
+        assert entry is not None
+        ledger.settle(entry, 0.01, "t0", FACTS.hash, Answers(told, 100, 30))
+    with chat_server() as server:
+        (made,) = ask(settings(server), tmp_path)
+    assert the_captions(made)[:3] == told
+    assert server.n_requests == 1
 
 
 def test_prose_around_the_json_is_passed_over(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,35 @@ def test_captions_are_the_same_every_time_and_others_for_another_seed_or_track()
         "Here is a recording in a minor key.",
         "A track in a minor key.",
     )
+
+
+def test_several_facts_are_never_said_one_at_a_time() -> None:
+    known = Facts(genres=("house",), tempo="fast")
+    for track_id in map(str, range(50)):
+        captions = captions_of(track_id, known, TemplateCaptions(per_track=10))
+        assert all("house" in caption.lower() and "fast" in caption.lower() for caption in captions), captions
+
+
+@pytest.mark.parametrize(
+    ("genre", "article"),
+    [
+        ("ambient", "an"), ("R&B", "an"), ("MPB", "an"), ("EDM", "an"), ("80s", "an"), ("18th century", "an"),
+        ("uninspired", "an"), ("urban", "an"), ("house", "a"), ("Rock", "a"), ("ROCK", "a"),
+        ("UK garage", "a"),
+        ("Euro house", "a"), ("90s", "a"), ("8-bit", "an"), ("180 bpm", "a"), ("Lo-Fi", "a"), ("J-Pop", "a"),
+        ("unison", "a"), ("Samba", "a"), ("NDW", "an"), ("Rhythm & Blues", "a"), ("One drop", "a"),
+    ],
+)  # fmt: skip
+def test_articles_are_those_that_one_hears(genre: str, article: str) -> None:
+    captions = captions_of("x", Facts(genres=(genre,)), TemplateCaptions(per_track=10))
+    said = re.findall(rf"\b(an?) {re.escape(genre)}", " ".join(captions), re.IGNORECASE)
+    assert said and {one.lower() for one in said} == {article}, captions
+
+
+def test_no_noun_is_said_twice() -> None:
+    for track_id in map(str, range(50)):
+        captions = captions_of(track_id, Facts(genres=("Soundtrack",)), TemplateCaptions(per_track=10))
+        assert "soundtrack track" not in " ".join(captions).lower()
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ def test_the_demo_library_tells_who_plays_what_and_how(tmp_path: Path) -> None:
     assert all(fact.tempo and fact.instruments for fact in known)
     assert {"chorale", "Irish folk"} <= {genre for fact in known for genre in fact.genres}
     assert any("drums" in fact.instruments for fact in known)
-    # A book's title or a composer's name is nothing that one hears.
-    assert not any(name in genre for fact in known for genre in fact.genres for name in ("Bach", "Ryan"))
+    # A book's title or a composer's name is nothing that one hears, and a fiddle tune here has no fiddle.
+    assert not any(
+        name in genre for fact in known for genre in fact.genres for name in ("Bach", "Ryan", "fiddle")
+    )
 
 
 def test_audiomuse_tags_are_parsed() -> None:
@@ -45,6 +47,19 @@ def test_tags_of_files_and_servers_are_read() -> None:
     known = facts("Song", "The Band", genre="Rock; Pop/Funk;rock", date="1999-05-01", bpm="72")
     assert known.genres == ("Rock", "Pop", "Funk")
     assert (known.year, known.tempo, known.composer) == (1999, "slow", "The Band")
+
+
+def test_a_genre_is_a_term_that_fits_before_the_word_music() -> None:
+    known = facts(genre="Folk, World, & Country; Classical music; Other; unknown; Music; R&B")
+    assert known.genres == ("Folk", "World", "Country", "Classical", "R&B")
+    assert facts(genre="Other") == facts()
+
+
+def test_of_two_moods_that_exclude_each_other_the_stronger_is_kept() -> None:
+    assert facts(moods="sad:0.6", features="happy:0.9").moods == (("happy", 0.9),)
+    loud = facts(moods="chill:0.7,aggressive:0.6,sad:0.55", energy="0.9")
+    assert loud.moods == (("relaxed", 0.7), ("sad", 0.55))
+    assert not loud.energetic
 
 
 def test_a_collection_loses_its_composers_name() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from etude.data.store import Quarantined, Store
+from etude.errors import UserError
 from etude.sources.base import Track
 from etude.sources.caption_prompt import CAPTION_TOKENS, SYSTEM, about_tokens, prompt_of
 from etude.sources.captions import CaptionConfig, OpenAICaptions
@@ -45,6 +46,17 @@ class CaptionPlan:
     usd: float = 0.0
     budget_usd: float | None = None  # None: nothing is spent
 
+    def check(self, config: CaptionConfig) -> None:
+        """Raise UserError if nothing could be asked: there is no usable key, or no budget."""
+        if not (isinstance(config, OpenAICaptions) and self.tokens_out):
+            return
+        config.check_key()
+        if self.usd > 0 and not config.budget_usd:
+            raise UserError(
+                f"captions.budget_usd is 0, and these captions may cost about {self.usd:.2g} US dollars: set "
+                "the most that they may cost"
+            )
+
     def describe(self) -> str:
         """Tracks, tokens and cost, for `--plan`."""
         lines = [
@@ -56,6 +68,7 @@ class CaptionPlan:
                 f", about {self.tokens_in} tokens sent and {self.tokens_out} answered "
                 f"(4 characters a token), about {self.usd:.2f} US dollars; "
                 f"captions.budget_usd is {self.budget_usd:g}"
+                + (", which may not suffice" if self.budget_usd < self.usd else "")
             )
         return "\n".join(lines)
 

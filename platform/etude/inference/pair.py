@@ -69,7 +69,7 @@ class Pair:
             audio = decode(path.expanduser().read_bytes())
             check_audible(audio, usual.min_duration_s, usual.silence_dbfs)
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+            raise UserError(f"cannot read {path}: {error.strerror or error}; give an audio file") from None
         except BadAudio as error:
             raise UserError(f"{path} cannot be used ({error}): give another file") from None
         mel = log_mel(prepare_waveform(audio, self.recipe), self.recipe)

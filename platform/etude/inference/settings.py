@@ -65,9 +65,8 @@ class Search(Settings):
         beside = (model if model.is_dir() else model.parent) / "config.yaml"
         made_with = read_yaml(beside) if beside.is_file() else {}
         kept: dict[str, Any] = {key: made_with[key] for key in ("home", "source") if key in made_with}
-        chosen = (data.get("source") or {}).get("name")
-        if "source" in kept and chosen not in (None, kept["source"].get("name")):
-            del kept["source"]  # another kind of library has none of its keys
+        if _kind(data.get("source")) not in (None, _kind(kept.get("source"))):
+            kept.pop("source", None)  # another kind of library has none of its keys
         return merge(kept, data) | {"model": model}
 
 
@@ -75,3 +74,8 @@ def newest_export(home: Path) -> Path | None:
     """The folder below `home` with the music encoder that was exported last, None if there is none."""
     found = (home.expanduser() / "exports" / "music-text").glob(f"*/{MUSIC}")
     return max((file.parent for file in found), key=lambda p: (p / MUSIC).stat().st_mtime_ns, default=None)
+
+
+def _kind(source: object) -> object:
+    """The kind of library that settings name, None if they name none; what is no section is refused later."""
+    return source.get("name") if isinstance(source, dict) else None

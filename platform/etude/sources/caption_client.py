@@ -19,7 +19,6 @@ from etude.sources.caption_answer import judged, read_answer, refuses_format
 from etude.sources.caption_budget import Answers, Ledger, OverBudget
 from etude.sources.caption_prompt import SYSTEM, body_of, most_tokens, prompt_of
 from etude.sources.captions import (
-    KEY_VARIABLE,
     OPENAI_URL,
     Made,
     NoCaptions,
@@ -28,7 +27,7 @@ from etude.sources.captions import (
     usable_captions,
 )
 from etude.sources.facts import Facts
-from etude.sources.http import MAX_WAIT_S, Pace, check_sendable, retry_after
+from etude.sources.http import MAX_WAIT_S, Pace, retry_after
 
 FIRST_WAIT_S = 0.5
 
@@ -50,12 +49,7 @@ class LanguageModel:
         self._config = config
         self._ledger = ledger
         self._url = config.base_url or OPENAI_URL
-        where = f"{KEY_VARIABLE} in the environment or in .env, or captions.key"
-        if not config.api_key and config.base_url is None:
-            raise UserError(f"there is no key for OpenAI: set {where}")
-        check_sendable(config.api_key, f"the API key ({where})")
-        if not config.api_key.isascii():
-            raise UserError(f"the API key ({where}) holds a letter that no key has: copy it again")
+        config.check_key()
         self._client = AsyncOpenAI(
             api_key=config.api_key or "none",  # a server of one's own may want none; the client insists
             base_url=self._url,
@@ -79,7 +73,8 @@ class LanguageModel:
         """
         check_usable(facts)
         wanted = self._config.per_track
-        found = list(self._ledger.answers(track.id, facts.hash).captions)
+        # Two runs at a time may have been given the same.
+        found = usable_captions(self._ledger.answers(track.id, facts.hash).captions)[0]
         why = ""
         for attempt in range(self._config.attempts):
             if len(found) >= wanted:

@@ -5,6 +5,7 @@ are said only where nothing else is known, since a search looks for what is hear
 """
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from etude.sources.base import Track
@@ -20,6 +21,12 @@ from etude.sources.facts import Facts
 
 AT_LEAST, AT_ONCE = 2, 4  # facts in a sentence; one alone would fit half a library
 TRIES = 200  # sentences drawn for a track; a single fact has a dozen
+
+# What takes "an": a vowel that is heard as one (not "UK", "Euro", "unison"), consonants that are spelt out
+# ("R&B", "MPB") and the figures of "80s" and "18th century".
+_AN = re.compile(
+    r"(?!(?i:eu|one\b|uni(?!n)|uto)|U[A-Z]+\b)[AEIOUaeiou]|[FHLMNRSX][B-DF-HJ-NP-TV-Zn&]*(?![A-Za-z])|8|1[18](?!\d)"
+)
 
 Said = dict[str, str]  # what a sentence is to say, by kind
 
@@ -50,8 +57,8 @@ def captions_of(track_id: str, facts: Facts, config: TemplateCaptions) -> tuple[
         if len(found) == config.per_track:
             return tuple(found)
     raise NoCaptions(
-        f"what is known of it makes {len(found)} different captions, not {config.per_track}: give it more "
-        "tags, or lower captions.per_track"
+        f"what is known of it in Latin letters makes {len(found)} different captions, not "
+        f"{config.per_track}: give it more tags, or lower captions.per_track"
     )
 
 
@@ -65,7 +72,7 @@ def _sentences(kinds: dict[str, list[str]], n: int, draw: Callable[[], float]) -
         fill = AT_LEAST + int(draw() * (AT_ONCE - AT_LEAST + 1))
         selection = [*own, *others[: max(0, fill - len(own))]]
         if frozenset(selection) in chosen and others:  # rather another selection than other words
-            selection = [*own, *others[: 1 + int(draw() * len(others))]]
+            selection = [*own, *others[: max(AT_LEAST - len(own), 1 + int(draw() * len(others)))]]
         chosen.add(frozenset(selection))
         yield _sentence({kind: _pick(kinds[kind], draw) for kind in selection}, draw)
 
@@ -113,7 +120,8 @@ def _sentence(said: Said, draw: Callable[[], float]) -> str:
         text for kind, text in said.items() if kind in ("voice", "key", "metre", "era", "composer", "title")
     ]
     start = " ".join([", ".join(_shuffled(adjectives, draw)), " and ".join(genres)]).strip()
-    noun = _pick(["piece", "track", "tune", "recording"], draw)
+    nouns = ["piece", "track", "tune", "recording"]
+    noun = _pick([noun for noun in nouns if not start.lower().endswith(noun)], draw)  # no "soundtrack track"
     sung = any(word in " ".join(players) for word in ("choir", "voice", "vocal"))
     if players and draw() < 0.3:  # those who play come first
         music = f"{start} music".strip()
@@ -125,7 +133,7 @@ def _sentence(said: Said, draw: Callable[[], float]) -> str:
         ends = [f"{joint} {_listed(players)}", *ends]
     end = " ".join(["", *_shuffled(ends, draw)])
     count, mass = f"{start} {noun}".strip(), f"{start} music".strip()
-    one = f"{'an' if count[0].lower() in 'aeiou' else 'a'} {count}{end}"
+    one = f"{'an' if _AN.match(count) else 'a'} {count}{end}"
     some = f"{mass}{end}"
     frames = [
         one, one, some, some, f"this is {one}", f"this is {some}", f"a recording of {some}",

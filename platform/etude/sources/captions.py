@@ -14,9 +14,10 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field, model_validator
 
 from etude.config import Secret, Section
+from etude.errors import UserError
 from etude.sources.base import Track
 from etude.sources.facts import Facts
-from etude.sources.http import BaseUrl
+from etude.sources.http import BaseUrl, check_sendable
 from etude.sources.listing import digest
 
 # Fewer words fit half a library; 40 are about 55 tokens, and CLAP reads 77 with their ends.
@@ -27,7 +28,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 OPENAI_URL = "https://api.openai.com/v1"
 # A model of which five captions cost about 0.0002 US dollars, and its prices in November 2026.
 MODEL, INPUT_USD, OUTPUT_USD = "gpt-4o-mini", 0.15, 0.60
-TEMPLATE_RULE = "1"  # goes into the captions' place: raise it when the templates say something else
+TEMPLATE_RULE = "2"  # goes into the captions' place: raise it when the templates say something else
 PROMPT_RULE = "1"  # likewise, when the prompt does
 
 
@@ -90,6 +91,15 @@ class OpenAICaptions(Section):
         """The key of the settings, else of the environment; empty if there is neither."""
         given = self.key.get_secret_value() if self.key else os.environ.get(KEY_VARIABLE, "")
         return given.strip()
+
+    def check_key(self) -> None:
+        """Raise UserError if there is no key for OpenAI, or one that cannot be sent."""
+        where = f"{KEY_VARIABLE} in the environment or in .env, or captions.key"
+        if not self.api_key and self.base_url is None:
+            raise UserError(f"there is no key for OpenAI: set {where}")
+        check_sendable(self.api_key, f"the API key ({where})")
+        if not self.api_key.isascii():
+            raise UserError(f"the API key ({where}) holds a letter that no key has: copy it again")
 
     def usd(self, tokens_in: int, tokens_out: int) -> float:
         """What so many tokens cost."""

@@ -7,7 +7,7 @@ Those of them that stand in no table here are genres.
 # The demo library's collections: a book's title says nothing of the sound, a composer's name is not heard.
 GENRES = {
     "Bach chorales": "chorale",
-    "Ryan's Mammoth": "fiddle",
+    "Ryan's Mammoth": "American folk",
     "O'Neill's": "Irish folk",
     "Aird's Airs": "Scottish folk",
     "Essen folk songs": "folk song",
@@ -32,6 +32,20 @@ MOODS = {
     "danceable": "danceable",
     "aggressive": "aggressive",
 }
+# What one piece cannot be at a time; two networks may still have heard both.
+OPPOSITES = (
+    {"happy", "sad"},
+    {"festive", "sad"},
+    {"aggressive", "mellow"},
+    {"aggressive", "relaxed"},
+    {"energetic", "mellow"},
+    {"energetic", "relaxed"},
+)
+# What files' tags have in a genre's place.
+NO_GENRES = frozenset(
+    {"", "default", "genre", "misc", "miscellaneous", "music", "none", "other", "unclassifiable", "undefined",
+     "unknown"}
+)  # fmt: skip
 SINGERS = {
     "female vocalists": "female vocals",
     "female vocalist": "female vocals",

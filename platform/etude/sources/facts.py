@@ -13,7 +13,16 @@ from dataclasses import asdict, dataclass
 
 from etude.sources.audiomuse import Analysis
 from etude.sources.base import Track
-from etude.sources.fact_words import ERAS, GENRES, INSTRUMENTS, MODES, MOODS, SINGERS
+from etude.sources.fact_words import (
+    ERAS,
+    GENRES,
+    INSTRUMENTS,
+    MODES,
+    MOODS,
+    NO_GENRES,
+    OPPOSITES,
+    SINGERS,
+)
 
 TEXT_CHARACTERS = 80  # of a title or a name; what is longer is cut
 TERM_WORDS, TERM_CHARACTERS = 4, 40  # a longer genre or instrument is a sentence, not a term
@@ -82,6 +91,8 @@ def facts_of(track: Track) -> Facts:
     key, mode = _key(f"{tags.get('key', '')} {tags.get('scale', '')}".strip())
     composer = "" if track.artist.casefold().startswith(("various", "unknown")) else _text(track.artist)
     metre = tags.get("metre", "").replace(" ", "")
+    moods = _moods(labels, analysis.features)
+    loud = analysis.energy is not None and ENERGETIC <= analysis.energy <= 1
     return Facts(
         title=_text(track.title),
         composer=composer,
@@ -93,8 +104,8 @@ def facts_of(track: Track) -> Facts:
         key=key,
         mode=mode,
         metre=metre if _METRE.fullmatch(metre) else "",
-        moods=_moods(labels, analysis.features),
-        energetic=analysis.energy is not None and ENERGETIC <= analysis.energy <= 1,
+        moods=moods,
+        energetic=loud and not any({"energetic", mood} in OPPOSITES for mood, _ in moods),
         era=next((ERAS[label] for label, _ in labels if label in ERAS), ""),
         year=_year(tags.get("year") or tags.get("date") or ""),
     )
@@ -136,7 +147,8 @@ def _genres(tags: Mapping[str, str], composer: str, labels: Iterable[str]) -> tu
         found += _terms(" ".join(kept))
     kinds = (MOODS, SINGERS, ERAS, INSTRUMENTS)
     found += [label for label in labels if not any(label in kind for kind in kinds)]
-    return _unique(found)[:TERMS]
+    found = [re.sub(r" music$", "", genre, flags=re.IGNORECASE) for genre in found]  # sentences add the word
+    return _unique(genre for genre in found if genre.casefold() not in NO_GENRES)[:TERMS]
 
 
 def _instruments(tags: Mapping[str, str], labels: Iterable[str]) -> tuple[str, ...]:
@@ -151,7 +163,7 @@ def _instruments(tags: Mapping[str, str], labels: Iterable[str]) -> tuple[str, .
 def _moods(
     labels: Iterable[tuple[str, float]], features: Mapping[str, float]
 ) -> tuple[tuple[str, float], ...]:
-    """Labels that are moods, and the strongest of AudioMuse-AI's six features.
+    """Labels that are moods, and the strongest of AudioMuse-AI's six features; of opposites the stronger.
 
     Two ways of computing the features are about, and a figure of 0.6 is high in one and middling in the
     other: only which of them leads can be trusted.
@@ -161,7 +173,11 @@ def _moods(
     for label, share in (*labels, (_plain(leading[0]).casefold(), leading[1])):
         if label in MOODS and MOOD_SHARE <= share <= 1:
             found[MOODS[label]] = max(share, found.get(MOODS[label], 0.0))
-    return tuple(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    kept: dict[str, float] = {}
+    for mood, share in sorted(found.items(), key=lambda item: (-item[1], item[0])):
+        if not any({mood, other} in OPPOSITES for other in kept):
+            kept[mood] = share
+    return tuple(kept.items())
 
 
 def _year(text: str) -> int | None:
@@ -171,7 +187,7 @@ def _year(text: str) -> int | None:
 
 def _terms(text: str) -> list[str]:
     """The terms in a list such as `Rock; Pop/Funk`."""
-    parts = (_plain(part) for part in re.split(r"[;,/|\0\n]", text))
+    parts = (_plain(part).strip(" &+") for part in re.split(r"[;,/|\0\n]", text))
     return [
         part
         for part in parts
