@@ -6,7 +6,7 @@
     python jobs/inspect_run.py --cost audio --student.width 1.0          parameters and multiply-adds
 
 To go on from a checkpoint with a part of its state left behind, as `--training.reset optimizer,schedule`:
-jobs/train_audio.py and jobs/train_text.py with --training.start_from. All options: --help.
+jobs/train_audio.py, train_text.py and train_music_text.py with --training.start_from. All options: --help.
 """
 
 import argparse

@@ -12,12 +12,13 @@ Then: python jobs/search.py "slow piano piece in a minor key"
 
 import sys
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 
 from etude.cli import guarded, say
 from etude.config import load
 from etude.experiments.music_text import MusicTextExperiment
 from etude.export.music_text import MusicTextRelease
+from etude.runs import cost_report
 from etude.summary import student_summary
 from etude.workflow import TrainSettings, captioning_plan, prepare_captioned, train_and_publish
 
@@ -25,21 +26,24 @@ from etude.workflow import TrainSettings, captioning_plan, prepare_captioned, tr
 class TrainMusicText(TrainSettings, MusicTextExperiment):
     """Train a music-text pair. Files: --config FILE.yaml. Environment: ETUDE_MUSIC__WIDTH=0.6."""
 
-    skip_data_prep: bool = Field(False, validation_alias=AliasChoices("skip_data_prep", "skip-data-prep"))
-    skip_training: bool = Field(False, validation_alias=AliasChoices("skip_training", "skip-training"))
-    export_only: bool = Field(
-        False, validation_alias=AliasChoices("export_only", "export-only"), description="skip both"
-    )
+    skip_data_prep: bool = False
+    skip_training: bool = False
+    export_only: bool = Field(False, description="skip both")
 
 
 def main(argv: list[str]) -> int:
     settings = load(TrainMusicText, argv)
-    if settings.plan:
-        say(captioning_plan(settings))
-        return 0
-    if not (settings.skip_data_prep or settings.export_only):
-        prepare_captioned(settings)
+    prepare = not (settings.skip_data_prep or settings.export_only)
     learn = not (settings.skip_training or settings.export_only)
+    if settings.plan:
+        if prepare:
+            say(captioning_plan(settings))
+        if learn:
+            say(f"train for at most {settings.training.most_epochs} epochs: {cost_report(settings)}")
+        say("export and register the pair")
+        return 0
+    if prepare:
+        prepare_captioned(settings)
     say(student_summary(train_and_publish(settings, MusicTextExperiment, MusicTextRelease, learn=learn)))
     say('next: python jobs/search.py "slow piano piece in a minor key"')
     return 0

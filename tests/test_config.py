@@ -78,6 +78,24 @@ def test_the_environment_does_not_reach_what_code_decides(monkeypatch: pytest.Mo
     assert trial_settings(part(settings, AudioExperiment), {"student.width": 0.3}).student.width == 0.3
 
 
+class Skips(Settings):
+    skip_training: bool = False
+    folder: Path = Path("a-b")
+
+
+def test_options_may_have_hyphens(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(Skips, ["--skip-training"]).skip_training
+    assert not load(Skips, ["--skip-training", "--no-skip-training"]).skip_training
+    assert load(Skips, ["--skip_training"]).folder == Path("a-b")
+    assert load(Skips, ["--folder", "c-d"]).folder == Path("c-d")
+    assert load(Skips, ["--folder=--c-d"]).folder == Path("--c-d")
+    assert load(AudioExperiment, ["--training.learning-rate", "1e-4"]).training.learning_rate == 1e-4
+    monkeypatch.setenv("SKIP_TRAINING", "1")  # of some other program
+    assert not load(Skips, []).skip_training
+    monkeypatch.setenv("ETUDE_SKIP_TRAINING", "1")
+    assert load(Skips, []).skip_training
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

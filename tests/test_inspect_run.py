@@ -38,6 +38,15 @@ def test_a_tree_of_runs_is_shown_epoch_by_epoch(runs: Path) -> None:
     assert "7.5" in runs_report([runs / "a" / "best.pt"], ["other"])
 
 
+def test_a_pair_is_shown_by_what_it_is_judged_by(tmp_path: Path) -> None:
+    found = {"train/contrastive": 2.5, "validation/text_to_music_mrr": 0.125}
+    history = [{"epoch": 1, "stage": 1.0, "train/loss": 1.0, **found, "validation/musicnn/skill": 0.3}]
+    save_checkpoint(tmp_path / "pair", 1, {"history": history, "best": 0.125}, best=True)
+    header, row = runs_report([tmp_path]).splitlines()[1:]
+    assert header.split() == ["epoch", "stage", "train/loss", *found]
+    assert row.split() == ["1", "1", "1", "2.5", "0.125"]
+
+
 def test_a_checkpoint_tells_its_configuration(runs: Path) -> None:
     for path in (runs / "a", runs / "a" / "best.pt"):
         assert yaml.safe_load(made_with([path])) == {"student": {"width": 0.4}}

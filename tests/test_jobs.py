@@ -50,6 +50,8 @@ def run(home: Path, job: str, *words: str, timeout_s: float = 120) -> subprocess
         ("prepare_audio", ["--source.piecse", "3"], "did you mean source.pieces?"),
         ("train_audio", [], "run jobs/prepare_audio.py first"),
         ("tune_audio", ["--config", "SPACE"], "did you mean student.width?"),
+        ("train_music_text", ["--export-only"], "run jobs/train_music_text.py without --skip-data-prep"),
+        ("train_music_text", ["--skip-data-prep"], "run jobs/train_music_text.py without --skip-data-prep"),
         (
             "distil",  # the switches as README and docstring spell them
             ["--no-distillation.text_enabled", "--no-distillation.audio_enabled"],
@@ -85,6 +87,25 @@ def test_plan_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:
     assert "then 8 trials of at most 12 epochs" in done.stdout
     assert not (tmp_path / "sweeps").exists()
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_plan_of_a_pair_says_which_stages_it_would_go_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ETUDE_HOME", str(tmp_path / "home"))
+    called = runpy.run_path(str(REPOSITORY / "jobs" / "train_music_text.py"))
+    quick = ["--plan", "--source.pieces", "9", "--music.name", "convnet", "--text.max-tokens", "16"]
+    said = {}
+    for skipped in ("", "--skip-data-prep", "--skip-training", "--export-only"):
+        assert called["main"]([*quick, *([skipped] if skipped else [])]) == 0
+        lines = capsys.readouterr().out
+        said[skipped] = "captions to make: 9" in lines, "train for at most 24 epochs" in lines
+        assert lines.endswith("export and register the pair\n")
+    assert said == {
+        "": (True, True), "--skip-data-prep": (False, True), "--skip-training": (True, False),
+        "--export-only": (False, False),
+    }  # fmt: skip
+    assert not (tmp_path / "home" / "store").exists()
 
 
 @pytest.mark.slow

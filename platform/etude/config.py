@@ -165,6 +165,7 @@ def load(
     chosen.add_argument("--config", action="append", type=Path, default=[])
     chosen.add_argument("--section")
     paths, rest = chosen.parse_known_args(list(argv))
+    rest = [_with_underscores(word) for word in rest]
     for folder in (Path.cwd(), *(path.expanduser().parent for path in paths.config), default_home()):
         load_dotenv(folder / ".env", override=False)
     for sentence in _strange_names(settings):
@@ -189,6 +190,12 @@ def load(
         raise UserError(explain(settings, error)) from None
     finally:
         _loading.reset(token)
+
+
+def _with_underscores(word: str) -> str:
+    """`--skip-training` as `--skip_training`, and `--no-skip-training` as the switch is turned off."""
+    found = re.fullmatch(r"(--(?:no-)?)([^=]*)(.*)", word, re.DOTALL)
+    return found[1] + found[2].replace("-", "_") + found[3] if found else word
 
 
 def options_of(section: str, argv: Sequence[str]) -> list[str]:

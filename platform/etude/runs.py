@@ -10,7 +10,10 @@ from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.training.checkpoint import State, load_checkpoint, load_latest
 
-USUAL = ("train/loss", "train/cosine", "validation/cosine", "validation/skill", "learning_rate")
+USUAL = (
+    "train/loss", "train/cosine", "train/contrastive", "validation/cosine", "validation/skill",
+    "validation/text_to_music_mrr", "validation/text_to_music_recall_at_10", "learning_rate",
+)  # fmt: skip
 
 
 def runs_report(paths: Sequence[Path], columns: Sequence[str] = ()) -> str:

@@ -117,20 +117,23 @@ def train_and_publish(
     """
     experiment = part(settings, kind).pinned()
     study = experiment.open()
+    name = f"{settings.run}-{fingerprint(study)}"
+    folder = settings.home / "runs" / name
+    best = folder / "best.pt"
+    if not learn and not best.exists():
+        raise UserError(
+            f"the run {name} has learned nothing yet: train it first, or give jobs/export.py the folder of "
+            "another"
+        )
     dashboard = connect(settings.home)
     tracking = open_tracking(experiment)
-    name = f"{settings.run}-{fingerprint(study)}"
     tags = {"git_commit": git_commit(), "etude.kind": "train"}
     run_id = tracking.run(name, name, tags=tags)
     tracking.log_params(run_id, experiment.model_dump())
     say(f"run {name}: {tracking.run_url(run_id)}\nRay dashboard: {dashboard}")
-    folder = settings.home / "runs" / name
-    best = folder / "best.pt"
     try:
         if learn:
             best = train_on_workers(experiment, settings.workers, folder, tracking, run_id)
-        elif not best.exists():
-            raise UserError(f"the run {name} has learned nothing yet: train it first")
         published = publish(release(study), best, tracking, run_id, export_folder(experiment, name), tags)
     except UserError:
         tracking.end(run_id, "FAILED")

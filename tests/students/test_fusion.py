@@ -48,6 +48,14 @@ def _fused(specialist: Path, *, normalize: bool = True, **settings: Any) -> Fusi
     return student
 
 
+def test_a_specialist_may_have_a_linear_head(tmp_path: Path) -> None:
+    config = StudentConfig(name="convnet", width=0.1, head="linear")
+    student = build_student(config, DIM, normalize=True)
+    path = _checkpoint(tmp_path / "best.pt", student, config.model_dump(mode="json"))
+    with torch.no_grad():
+        torch.testing.assert_close(_fused(path).eval()(_mel_db(2)), student.eval()(_mel_db(2)))
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_starts_exactly_as_the_specialist(specialist: Path, name: str, normalize: bool) -> None:

@@ -105,6 +105,8 @@ def test_input_map_is_natural_log_in_the_published_range() -> None:
         {"input_map": "db"},
         {"weights": "mn04.pt", "name": "tinyclap"},
         {"weights": "mn04.pt", "name": "convnet"},
+        {"head": "linear", "name": "tinyclap"},
+        {"head": "linear", "specialist": "best.pt"},
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
@@ -169,6 +171,26 @@ def test_paths_are_absolute_and_survive_json(monkeypatch: pytest.MonkeyPatch, tm
 @pytest.mark.parametrize("name", BACKBONES)
 def test_student_starts_at_the_teachers_mean(name: str) -> None:
     student, mean = _student(name).train(), torch.linspace(-3, 5, 200)
+    student.start_at(mean, torch.zeros(200))
+    torch.testing.assert_close(student(_mel_db(2, 64)), mean.expand(2, 200))
+
+
+def test_the_encoder_of_seed_1_is_there() -> None:
+    """Three convolutions, a mean over the whole map, one map to 256 numbers, length 1."""
+    config = StudentConfig(name="convnet", width=1.0, head="linear")
+    student = build_student(config, 256, normalize=True)
+    matrices = [tuple(p.shape) for p in student.parameters() if p.ndim > 1]
+    assert matrices == [(32, 1, 3, 3), (64, 32, 3, 3), (128, 64, 3, 3), (256, 128)]
+    torch.testing.assert_close(student(_mel_db(3)).norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "dynamic_mobilenet", "convnet"])
+def test_a_linear_head_starts_about_where_it_is_told(name: str) -> None:
+    torch.manual_seed(0)
+    config = StudentConfig.model_validate({"name": name, "width": 0.2, "head": "linear", "dropout": 0})
+    student, mean = build_student(config, 200, normalize=False).train(), torch.linspace(-3, 5, 200)
+    student.start_at(mean, torch.ones(200))
+    torch.testing.assert_close(student(_mel_db(16, 64)).mean(dim=0), mean, atol=1.0, rtol=0)
     student.start_at(mean, torch.zeros(200))
     torch.testing.assert_close(student(_mel_db(2, 64)), mean.expand(2, 200))
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn.parallel import DistributedDataParallel
 
 from etude.audio.augment import AugmentConfig
 from etude.audio.recipe import FeatureRecipe
 from etude.data.batches import Batch, Dataset, Targets, TrackRow
 from etude.data.music_text import Captioned, MusicTextBatch, add_captions
 from etude.data.sampling import SamplingConfig, TrainingSegments
+from etude.data.text import CachedTeacher
 from etude.errors import UserError
 from etude.experiments.music_text import MusicTextExperiment
 from etude.objectives.weighting import weighted_sum
@@ -21,7 +23,9 @@ from etude.students.text_encoder import TextStudentConfig
 from etude.students.tokenizer import TokenizerConfig, train_tokenizer
 from etude.students.tokens import Tokens
 from etude.systems.music_text import MusicText, MusicTextObjective, MusicTextWeights
+from etude.training.synchronised import synchronise
 from tests.support.library import DIM, made_up_splits
+from tests.support.ranks import on_two_ranks
 
 WORDS = ("reed", "drum", "harp", "bell", "lute", "horn", "viol", "fife", "gong", "lyre", "oboe", "tuba")
 OTHER_DIM = 3
@@ -44,8 +48,12 @@ def tokens() -> Tokens:
 
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory: pytest.TempPathFactory) -> Captioned:
+    return captioned_in(tmp_path_factory.mktemp("library"))
+
+
+def captioned_in(folder: Path) -> Captioned:
     """Nine tracks, two teachers, three captions each."""
-    train = made_up_splits(tmp_path_factory.mktemp("library"), 14).train
+    train = made_up_splits(folder, 14).train
     rows = []
     for row in train:
         second = row.segment_targets[:, :OTHER_DIM].copy()
@@ -114,6 +122,43 @@ def test_workers_share_the_same_pairs(captioned: Captioned) -> None:
     assert len(drawn) > len(captioned.captions)  # not always the same one of a track's
 
 
+def steps_of(rank: int, folder: Path, world_size: int = 2) -> dict[str, torch.Tensor]:
+    """The terms of three steps, and the state after them."""
+    data = stream(captioned_in(folder / f"library-{rank}-of-{world_size}"))
+    pair = system().train()
+    pair.start_at(data)
+    synchronise(pair)
+    module = DistributedDataParallel(pair, broadcast_buffers=False) if world_size > 1 else pair
+    optimizer = torch.optim.SGD(pair.parameters(), lr=0.1)
+    found = {}
+    for step in range(3):
+        batch = next(data.batches(8, seed=0, epoch=step, rank=rank, world_size=world_size))
+        terms = module(batch)
+        weighted_sum(terms, pair.weights).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found |= {f"{step}/{name}": term.detach() for name, term in terms.items()}
+    return found | {f"after/{name}": value.clone() for name, value in pair.state_dict().items()}
+
+
+def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
+    """The whole pair, batch norm and all: every rank has the contrast of all pairs, and its share of what is
+    said of single segments. The losses of later steps tell that weights moved alike; they themselves differ
+    a little where max pooling chooses by rounding."""
+    first, second = on_two_ranks(steps_of, tmp_path, tmp_path)
+    alone = steps_of(0, tmp_path, world_size=1)
+    assert any("running_var" in name for name in alone)
+    assert alone["0/contrastive"] != alone["2/contrastive"]
+    for name, value in alone.items():
+        one, other = first[name], second[name]
+        if name.startswith("after"):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5, msg=name)
+        elif name.endswith("contrastive"):
+            torch.testing.assert_close(torch.stack([one, other]), value.expand(2), atol=1e-5, rtol=1e-5)
+        else:
+            torch.testing.assert_close((one + other) / 2, value, atol=1e-5, rtol=1e-5, msg=name)
+
+
 def test_chunks_change_no_loss_and_no_gradient(captioned: Captioned) -> None:
     """In double precision, where no pooling chooses by rounding, and with the batch norm's own statistics."""
     batch = next(iter(stream(captioned).batches(8, seed=0, epoch=0)))
@@ -141,6 +186,17 @@ def test_a_state_is_the_same_pair_again(captioned: Captioned) -> None:
         vocabulary=tokens().vocabulary, teachers={"musicnn": DIM, "clap": OTHER_DIM}, state=state,
     )  # fmt: skip
     assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
+
+
+def test_a_state_of_another_pair_is_refused() -> None:
+    state = system(musicnn=DIM).state_dict()
+    sigmoid = MusicTextObjective.model_validate({"contrastive": {"form": "sigmoid"}})
+    for objective, teachers in ((sigmoid, {"musicnn": DIM}), (MusicTextObjective(), {"musicnn": 7})):
+        with pytest.raises(UserError, match="the checkpoint holds another pair than its configuration says"):
+            MusicText(
+                MUSIC, TEXT, objective, AugmentConfig(), FeatureRecipe(), dim=16,
+                vocabulary=tokens().vocabulary, teachers=teachers, state=state,
+            )  # fmt: skip
 
 
 def test_weights_are_the_seeds_where_a_teacher_is_there() -> None:
@@ -178,6 +234,28 @@ def test_a_caption_longer_than_the_encoder_takes_is_named(tmp_path: Path) -> Non
     captions[rows[-1].track.id] = ("reed drum harp bell " * 8,)
     with pytest.raises(UserError, match=r"has more than 16 tokens: raise text\.max_tokens"):
         add_captions(splits, captions, tokens(), None)
+
+
+class Curt:
+    """A teacher of texts that reads no more than 20 characters."""
+
+    id, dim, normalized, license = "curt-1", 4, True, "CC0"
+
+    def too_long(self, texts: list[str]) -> list[int]:
+        return [i for i, text in enumerate(texts) if len(text) > 20]
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        return np.ones((len(texts), self.dim), np.float32)
+
+
+def test_a_caption_longer_than_its_teacher_takes_is_named_before_training(tmp_path: Path) -> None:
+    splits = made_up_splits(tmp_path)
+    captions = {row.track.id: ("a reed",) for row in (*splits.train, *splits.validation, *splits.test)}
+    teacher = CachedTeacher(Curt(), tmp_path / "cache")
+    assert add_captions(splits, captions, tokens(), teacher)
+    captions[splits.test[0].track.id] = ("a reed and a drum and a harp",)
+    with pytest.raises(UserError, match="is longer than curt-1 takes: choose another text_teacher"):
+        add_captions(splits, captions, tokens(), teacher)
 
 
 def test_several_targets_stand_beside_a_batch(captioned: Captioned) -> None:

@@ -75,9 +75,12 @@ def test_a_model_is_registered_with_its_signature_and_crowned(tracking: Tracking
     assert (first.version, second.version) == ("1", "2")
     other = tiny_onnx(tmp_path / "other.onnx")
     tracking.log_file(run_id, other, EXPORT)
-    back, beside = tracking.download(first, tmp_path / "back")
+    for name in ("tokenizer.json", "README.md"):
+        (tmp_path / name).write_text("{}")
+        tracking.log_file(run_id, tmp_path / name, EXPORT)
+    back, *beside = tracking.download(first, tmp_path / "back")
     assert onnx.load(back).graph.node[0].op_type == "Neg"
-    assert beside.name == "other.onnx"
+    assert {path.name for path in beside} == {"other.onnx", "tokenizer.json"}
     inputs = signature(onnx.load(path)).inputs.to_dict()
     assert inputs[0]["name"] == "x"
     assert tuple(inputs[0]["tensor-spec"]["shape"]) == (-1, 3)

@@ -89,7 +89,7 @@ def add_captions(
 ) -> MusicTextSplits:
     """Put captions, by track id, to a library whose every track has some.
 
-    Raises UserError if a caption has more tokens than the text encoder takes.
+    Raises UserError if a caption has more tokens than the text encoder takes, or its teacher.
     """
     sets = []
     for dataset in (splits.train, splits.validation, splits.test):
@@ -100,9 +100,14 @@ def add_captions(
                 f"the caption {shorten(texts[long[0]])!r} has more than {tokens.max_tokens} tokens: raise "
                 "text.max_tokens"
             )
+        if text_teacher and (long := text_teacher.too_long(texts)):
+            raise UserError(
+                f"the caption {shorten(texts[long[0]])!r} is longer than {text_teacher.id} takes: choose "
+                "another text_teacher, or leave it out"
+            )
         sets.append(captioned)
     said = [f"{row.track.id}:{text}" for one in sets for row, some in _rows(one) for text in some]
-    digest = hashlib.sha256("\n".join([splits.data_hash, *said]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256("\n".join([splits.data_hash, tokens.id, *said]).encode()).hexdigest()[:12]
     train, validation, test = sets
     return MusicTextSplits(train, validation, test, digest)
 

@@ -45,6 +45,10 @@ class CachedTeacher:
                 "CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB NOT NULL)"
             )
 
+    def too_long(self, texts: Sequence[str]) -> list[int]:
+        """Indices of the texts that are longer than the teacher takes."""
+        return self._teacher.too_long(texts)
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [n, dim] of texts, of which the teacher is asked only for the new ones.
 

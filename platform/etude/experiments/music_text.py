@@ -44,10 +44,12 @@ class MusicTextExperiment(LibraryExperiment):
 
     system: ClassVar[str] = "music-text"
     judged_by: ClassVar[str] = "text_to_music_mrr"
-    shared: ClassVar[frozenset[str]] = LibraryExperiment.shared | {"captions", "tokenizer", "text_teacher"}
+    shared: ClassVar[frozenset[str]] = LibraryExperiment.shared | {
+        "captions", "tokenizer", "learned_tokenizer", "text_teacher",
+    }  # fmt: skip
+    # The data's hash stands for the captions and the tokenizer: not what they cost, or where they lie.
     shaping: ClassVar[frozenset[str]] = LibraryExperiment.shaping | {
-        "captions", "text_teacher", "tokenizer", "learned_tokenizer", "music", "text", "dim", "objective",
-        "augment", "sampling",
+        "text_teacher", "music", "text", "dim", "objective", "augment", "sampling",
     }  # fmt: skip
 
     captions: CaptionConfig = TemplateCaptions()
@@ -98,7 +100,11 @@ class MusicTextExperiment(LibraryExperiment):
         Raises UserError if that needs captions or a library that were not prepared.
         """
         pinned = super().pinned()
-        return pinned if pinned.tokenizer else pinned.model_copy(update={"tokenizer": pinned._learn_tokens()})
+        file = pinned.tokenizer or pinned._learn_tokens()
+        moved = pinned._tokenizers / file.name  # where a learned one lies if home has another place now
+        if not file.exists() and moved.exists():
+            file = moved
+        return pinned.model_copy(update={"tokenizer": file})
 
     def tokens(self) -> Tokens:
         """The text encoder's tokenizer. Raises UserError if its file cannot be read."""
@@ -136,13 +142,17 @@ class MusicTextExperiment(LibraryExperiment):
         ids = [build_teacher(one).id for one in self.teachers]
         return open_splits(self.store, source.id, self.recipe, ids, self.split, only=captions), captions
 
+    @property
+    def _tokenizers(self) -> Path:
+        return self.home / "tokenizers"
+
     def _learn_tokens(self) -> Path:
         """Learn a tokenizer from the captions of the training set, and keep it below home by its contents."""
         splits, captions = self._captioned_splits()
         content = train_tokenizer(
             [text for row in splits.train for text in captions[row.track.id]], self.learned_tokenizer
         )
-        path = self.home / "tokenizers" / f"{Tokens(content, self.text.max_tokens).id}.json"
+        path = self._tokenizers / f"{Tokens(content, self.text.max_tokens).id}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")

@@ -18,6 +18,7 @@ from etude.export.card import Card
 from etude.export.onnx import run_onnx, session
 from etude.export.parity import Parity, check_parity, compare, require
 from etude.sources.captions import TemplateCaptions
+from etude.students.tokens import Tokens
 from etude.systems import music_text
 from etude.systems.music_text import MusicText
 
@@ -29,7 +30,7 @@ class MusicTextRelease:
     """A music-text study as `publish` wants it."""
 
     study: MusicTextStudy
-    comparable = ("recipe_id", "tokenizer", "captions")
+    comparable = ("recipe_id", "captions")
 
     def record(self) -> dict[str, Any]:
         settings, study = self.study.settings, self.study
@@ -55,18 +56,21 @@ class MusicTextRelease:
         audio = gate_audio(study.settings, study.test.dataset, study.validation.dataset)
         results = check_parity(system.music, files[0], files[1], audio)
         some = Captioned(study.test.dataset, study.test.captions[:GATE_CAPTIONS], study.test.tokens, None)
-        of_text = {"input_ids": compare(system.embed_texts(some, 16), _text_vectors(files[2], some))}
+        of_file = _text_vectors(files[2], some.tokens.content, some)
+        of_text = {"input_ids": compare(system.embed_texts(some, 16), of_file)}
         require(of_text)
         return results | of_text
 
     def score(self, files: Sequence[Path]) -> MusicTextFigures:
+        """With the pair's own tokenizer. Raises UserError if it cannot read one of the captions."""
         opened, validation = session(files[0]), self.study.validation
         vectors, tracks = [], []
         for batch in all_batches(validation.dataset, 16):
             vectors.append(run_onnx(opened, batch.mel.numpy()[:, None], 16))
             tracks.append(batch.track.numpy())
-        text_file = next(file for file in files if file.name == "text_encoder.onnx")
-        texts = _text_vectors(text_file, validation)
+        named = {file.name: file for file in files}
+        tokenizer = named["tokenizer.json"].read_bytes()
+        texts = _text_vectors(named["text_encoder.onnx"], tokenizer, validation)
         return music_text.compare(np.concatenate(vectors), np.concatenate(tracks), texts, validation)
 
     def card(self) -> Card:
@@ -102,8 +106,9 @@ class MusicTextRelease:
         return [cross_modal_plot(found.retrieval, folder / "retrieval.png"), tokenizer]
 
 
-def _text_vectors(path: Path, captioned: Captioned) -> NDArray[np.float32]:
-    texts, _ = captioned.flat()
-    input_ids, attention_mask = captioned.tokens.ids(texts, captioned.tokens.max_tokens)
+def _text_vectors(path: Path, tokenizer: bytes, captioned: Captioned) -> NDArray[np.float32]:
+    opened, (texts, _) = session(path), captioned.flat()
+    length = opened.get_inputs()[0].shape[1]
+    input_ids, attention_mask = Tokens(tokenizer, length).ids(texts, length)
     named = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
-    return run_onnx(session(path), named, 16)
+    return run_onnx(opened, named, 16)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.errors import UserError
 from etude.evaluation.figures import Figures
 from etude.export.onnx import read_metadata
 from etude.export.parity import Parity
@@ -59,7 +60,10 @@ def publish(
     }
     reigning = tracking.champion(done.name)
     model = tracking.register(run_id, done.files[0], done.name, model_tags)
-    champion, verdict = _challenge(tracking, reigning, done.validation, release, done.record)
+    if model == reigning:  # exported again
+        champion, verdict = True, "it has been"
+    else:
+        champion, verdict = _challenge(tracking, reigning, done.validation, release, done.record)
     if champion:
         tracking.crown(model)
     return Published(
@@ -86,7 +90,13 @@ def _challenge(
                     f"champion version {reigning.version} has another {key} ({theirs.get(key)}), "
                     "so the two cannot be compared; move the alias in MLflow if this one is wanted"
                 )
-        score = release.score(files).score
+        try:
+            score = release.score(files).score
+        except UserError as error:  # what is held out may be too long for it
+            return False, (
+                f"champion version {reigning.version} cannot be judged here ({error}); move the alias in "
+                "MLflow if this one is wanted"
+            )
     figure = f"validation {release.study.settings.judged_by}"
     if math.isnan(score) or challenger.score > score:
         return True, f"its {figure} {challenger.score:.3f} beats version {reigning.version}'s {score:.3f}"

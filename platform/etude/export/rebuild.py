@@ -52,7 +52,7 @@ def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> Release:
     if not all(isinstance(one, Mapping) and one for one in (config, identity, model)):
         raise UserError(
             f"{checkpoint} does not say which configuration made it: give one of jobs/train_audio.py, "
-            "jobs/train_text.py or a sweep"
+            "jobs/train_text.py, jobs/train_music_text.py or a sweep"
         )
     assert config is not None and identity is not None
     if identity.get("system") not in SYSTEMS:

@@ -69,6 +69,8 @@ class TextRelease:
 
 
 def _vectors(path: Path, queries: Queries) -> NDArray[np.float32]:
-    input_ids, attention_mask = queries.tokens.ids(queries.texts, queries.tokens.max_tokens)
+    opened = session(path)
+    length = opened.get_inputs()[0].shape[1]  # a champion's may be another than this student's
+    input_ids, attention_mask = queries.tokens.ids(queries.texts, length)
     named = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
-    return run_onnx(session(path), named, 16)
+    return run_onnx(opened, named, 16)

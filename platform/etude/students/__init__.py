@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from etude.errors import UserError
 from etude.students.blocks import Backbone
@@ -10,7 +10,7 @@ from etude.students.config import StudentConfig
 from etude.students.convnet import convnet
 from etude.students.dynamic_mobilenet import dynamic_mobilenet
 from etude.students.fusion import FusionStudent, Specialist, read_specialist, specialist_config
-from etude.students.head import BatchNormHead, ProjectionHead
+from etude.students.head import POOLED_VARIANCE, BatchNormHead, LinearHead, ProjectionHead
 from etude.students.mobilenet import mobilenet
 from etude.students.published import load_published
 from etude.students.student import Student
@@ -44,12 +44,20 @@ def build_student(
         specialist = read_specialist(config.specialist) if state is None else _recorded(state, dim)
         student = _fused(backbone, config, specialist, dim, normalize)
     else:
-        heads = BatchNormHead if config.name == "tinyclap" else ProjectionHead
-        head = heads(backbone.n_features, dim, dropout=config.dropout, normalize=normalize)
+        head = _head(config, backbone.n_features, dim, normalize)
         student = Student(backbone, head, config.input_map, config.frame_stride)
     if state is not None:
         _load(student, state)
     return student
+
+
+def _head(config: StudentConfig, n_features: int, dim: int, normalize: bool) -> nn.Module:
+    if config.head == "linear":
+        return LinearHead(
+            n_features, dim, dropout=config.dropout, normalize=normalize, variance=POOLED_VARIANCE
+        )
+    heads = BatchNormHead if config.name == "tinyclap" else ProjectionHead
+    return heads(n_features, dim, dropout=config.dropout, normalize=normalize)
 
 
 def _recorded(state: Mapping[str, Tensor], dim: int) -> Specialist:

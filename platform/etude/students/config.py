@@ -23,6 +23,9 @@ class StudentConfig(Section):
         le=8,
         description="frames averaged into one: 2 is EfficientAT's hop of 20 ms, for half",
     )
+    head: Literal["projection", "linear"] = Field(
+        "projection", description="two maps and a norm, for tinyclap its seed's; or seed 1's single map"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="in the projection head")
     input_map: InputMap = Field(
         "natural_log",
@@ -47,10 +50,13 @@ class StudentConfig(Section):
         return path and path.expanduser().absolute()  # workers run in folders of their own
 
     @model_validator(mode="after")
-    def _published(self) -> Self:
+    def _fits(self) -> Self:
         if self.weights and self.name not in PUBLISHED:
             raise ValueError(
                 f"weights are published for {' and '.join(PUBLISHED)} only, not for {self.name}: "
                 "leave student.weights out or choose one of these"
             )
+        if self.head == "linear" and (self.specialist or self.name == "tinyclap"):
+            whose = "what is added to a specialist" if self.specialist else "tinyclap"
+            raise ValueError(f"{whose} has a head of its own: leave head at projection")
         return self

@@ -123,9 +123,10 @@ def read_specialist(path: Path) -> Specialist:
     state = {name.removeprefix("student."): v for name, v in model.items() if name.startswith("student.")}
     if config.specialist is not None or RECORD in state:
         raise UserError(f"{path} holds a fusion; a specialist must be a student of one network")
-    if "head.linear2.weight" not in state:
+    last = "head.linear.weight" if config.head == "linear" else "head.linear2.weight"
+    if last not in state:
         raise UserError(f"{path} holds no audio student: give the best.pt of an audio run")
-    return Specialist(config, state, len(state["head.linear2.weight"]), dict(experiment))
+    return Specialist(config, state, len(state[last]), dict(experiment))
 
 
 def specialist_config(state: Mapping[str, Tensor]) -> StudentConfig | None:

@@ -7,6 +7,9 @@ from etude.errors import UserError
 
 # Mean and variance of gelu(x) for normal x of mean 0 and variance 1: 1 / (2 sqrt(pi)), and by integration.
 GELU_MEAN, GELU_VARIANCE = 0.28209, 0.34556
+# Of an untrained backbone's features over 32 demo pieces, without what all features have in common: 0.02 to
+# 0.05 for mobilenet, dynamic_mobilenet and convnet.
+POOLED_VARIANCE = 0.03
 
 
 class ProjectionHead(nn.Module):
@@ -85,7 +88,8 @@ class BatchNormHead(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """Seed 1's head: one linear map, of features [b, n_features] whose mean is 0 before anything is learned.
+    """Seed 1's head: one linear map, of features [b, n_features] that share one mean as long as nothing is
+    learned.
 
     They become embeddings [b, dim], of length 1 if `normalize`; `variance` is that of an untrained feature.
     """
@@ -106,6 +110,7 @@ class LinearHead(nn.Module):
         """
         _check_dim(self.linear.bias, mean_D, std_D)
         weight_DF = self.linear.weight.data
+        weight_DF.sub_(weight_DF.mean(dim=1, keepdim=True))  # so that the features' common mean moves nothing
         weight_DF.mul_((std_D / (self._variance**0.5 * weight_DF.norm(dim=1)))[:, None])
         self.linear.bias.data.copy_(mean_D)
 

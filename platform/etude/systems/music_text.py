@@ -110,7 +110,7 @@ class MusicText(nn.Module):
         self._learned_scale = objective.contrastive.learned
         self._augmentation = augmentation
         if state is not None:
-            self.load_state_dict(state)
+            self._load(state)
 
     def start_at(self, data: TrainingSegments) -> None:
         """Let every map answer its teacher's mean, and errors count in parts of the teacher's variance."""
@@ -206,6 +206,16 @@ class MusicText(nn.Module):
             ExportSpec("music_encoder_waveform", heard, {"waveform": waveform}),
             ExportSpec("text_encoder", self.text, texts),
         )
+
+    def _load(self, state: Mapping[str, Tensor]) -> None:
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip().rstrip(".:")
+            raise UserError(
+                f"the checkpoint holds another pair than its configuration says ({reason}): configure the "
+                "text encoder, the teachers and the objective that it holds, or train anew"
+            ) from error
 
     @property
     def _device(self) -> torch.device:

@@ -187,8 +187,8 @@ def _load_model(module: nn.Module, state: State, where: Path | None) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip().rstrip(".:")
         raise UserError(
-            f"the checkpoint in {where} does not fit this run ({reason}): configure student and objective, "
-            "objective.logit_scale too, as they were there"
+            f"the checkpoint in {where} does not fit this run ({reason}): configure the student or the pair, "
+            "and the objective, as they were there"
         ) from error
 
 
@@ -209,7 +209,11 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def _check_identity(state: State, identity: Mapping[str, str], where: Path | None, foreign: bool) -> None:
     for key, value in identity.items():
         if state["identity"].get(key) != value and not (foreign and key == "data"):
-            mend = "choose another" if foreign else "give the run another name or delete that folder"
+            mend = (
+                "choose another, or configure this run as that one was"
+                if foreign
+                else "give the run another name or delete that folder"
+            )
             raise UserError(
                 f"the checkpoint in {where} was made with {key} {state['identity'].get(key)}, this run has "
                 f"{value}: {mend}"

@@ -209,7 +209,9 @@ def _choose_folder(
     root: Path, settings: Experiment, sweep: SweepConfig, data_hash: str
 ) -> tuple[Path, int, bool]:
     """The folder of the unfinished sweep with these settings and data, or of a new one."""
-    same = settings.model_dump(mode="json", exclude={"home", "tracking", "prepare"})
+    # The data's hash stands for captions and tokenizers: not what they cost, or where they lie.
+    without = {"home", "tracking", "prepare", "captions", "tokenizer"}
+    same = settings.model_dump(mode="json", exclude=without)
     same["sweep"] = sweep.model_dump(mode="json")
     digest = hashlib.sha256(json.dumps([same, data_hash], sort_keys=True).encode()).hexdigest()[:8]
     prefix = f"{sweep.name}-{digest}"
