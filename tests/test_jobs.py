@@ -50,8 +50,7 @@ def run(home: Path, job: str, *words: str, timeout_s: float = 120) -> subprocess
         ("prepare_audio", ["--source.piecse", "3"], "did you mean source.pieces?"),
         ("train_audio", [], "run jobs/prepare_audio.py first"),
         ("tune_audio", ["--config", "SPACE"], "did you mean student.width?"),
-        ("train_music_text", ["--export-only"], "run jobs/train_music_text.py without --skip-data-prep"),
-        ("train_music_text", ["--skip-data-prep"], "run jobs/train_music_text.py without --skip-data-prep"),
+        ("train_music_text", ["--export-only"], "run jobs/prepare_audio.py first"),
         (
             "distil",  # the switches as README and docstring spell them
             ["--no-distillation.text_enabled", "--no-distillation.audio_enabled"],

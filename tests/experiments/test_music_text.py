@@ -131,7 +131,7 @@ def test_a_checkpoint_says_all_that_its_export_needs(settings: MusicTextExperime
         export_checkpoint(other, best, tmp_path / "other", "abc")
 
 
-def test_two_teachers_of_texts_and_of_music_are_learned_in_two_stages_and_resumed(
+def test_two_teachers_of_texts_and_of_music_are_learned_in_two_stages_and_learned_on(
     settings: MusicTextExperiment, tmp_path: Path
 ) -> None:
     data = settings.model_dump() | {"text_teacher": {"name": "minilm"}}
