@@ -126,6 +126,7 @@ def test_bad_files_are_explained_and_cost_no_other(ray_session: None, tmp_path: 
     assert (mended.found, mended.prepared, len(mended.quarantined)) == (3, 1, 3)
 
 
+@pytest.mark.slow
 def test_a_library_without_a_usable_track_is_refused(ray_session: None, tmp_path: Path) -> None:
     folder = tmp_path / "music"
     folder.mkdir()

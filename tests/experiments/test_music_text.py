@@ -34,7 +34,7 @@ def experiment(demo: AudioExperiment, **changes: object) -> MusicTextExperiment:
     return MusicTextExperiment(
         home=demo.home, source=demo.source, prepare=demo.prepare, dim=32,
         music=StudentConfig(name="convnet", width=0.1, frame_stride=8),
-        text=TextStudentConfig(name="mean", hidden=16, max_tokens=48),
+        text=TextStudentConfig(name="mean", hidden=16, max_tokens=77),
         training=TrainingConfig(epochs=2, batch_size=6), **changes,
     )  # fmt: skip
 
@@ -93,6 +93,7 @@ def test_from_captions_to_files_that_find_music(
         open_pair(first.folder / "music_encoder.onnx", second.folder / "text_encoder.onnx")
 
 
+@pytest.mark.slow
 def test_a_champion_of_other_words_is_judged_with_its_own_tokenizer(
     settings: MusicTextExperiment, mlflow_uri: str, tmp_path: Path
 ) -> None:

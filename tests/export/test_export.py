@@ -65,7 +65,7 @@ def files(system: StudentClap, tmp_path_factory: pytest.TempPathFactory) -> list
 
 @pytest.fixture(scope="module")
 def audio(study: AudioStudy) -> RealAudio:
-    return gate_audio(study)
+    return gate_audio(study.settings, study.test, study.validation)
 
 
 def test_files_are_single_batched_and_named_as_the_seeds_name_them(files: list[Path]) -> None:

@@ -69,6 +69,7 @@ for kind in ("wordpiece", "bpe"):
 """
 
 
+@pytest.mark.slow
 def test_the_same_texts_give_the_same_bytes_in_every_process_and_order() -> None:
     expected = [hashlib.sha256(TRAINED[kind].content).hexdigest() for kind in KINDS]
     for order in ("1", "2"):

@@ -141,6 +141,7 @@ def steps_of(rank: int, folder: Path, world_size: int = 2) -> dict[str, torch.Te
     return found | {f"after/{name}": value.clone() for name, value in pair.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
     """The whole pair, batch norm and all: every rank has the contrast of all pairs, and its share of what is
     said of single segments. The losses of later steps tell that weights moved alike; they themselves differ

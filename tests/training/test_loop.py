@@ -333,7 +333,7 @@ def test_a_checkpoint_that_nothing_can_go_on_from_is_refused(data: Library, tmp_
     for name, start, epochs, chosen, said in (
         ("all", old, 1, system(), r"has all 1 epochs that this run is to have: raise training\.epochs"),
         ("strange", tmp_path / "published.pt", 2, system(), "is no checkpoint of a run"),
-        ("scale", old, 2, unscaled, r"does not fit this run \(.*scale\.logit_scale.*objective\.logit_scale"),
+        ("scale", old, 2, unscaled, r"does not fit this run \(.*scale\.logit_scale.*configure"),
     ):
         with pytest.raises(UserError, match=said):
             run(

@@ -42,6 +42,7 @@ def said(lines: list[str]):  # type: ignore[no-untyped-def]
     return lines.append
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_runs_table_plot_and_addresses(demo: AudioExperiment, mlflow_uri: str) -> None:
     tracking = Tracking(mlflow_uri, "sweep-tests")
     lines: list[str] = []
