@@ -11,7 +11,6 @@ of the library: the ratio tells whether cost grows in proportion.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from etude.audio.recipe import FeatureRecipe
 from etude.cli import guarded
 from etude.data.plan import compare
 from etude.data.store import Store, features_part, targets_part
+from etude.evaluation.speed import peak_mb
 from etude.sources.base import Track
 
 RECIPE = FeatureRecipe()
@@ -86,7 +86,7 @@ def measure(root: str, n: int) -> dict[str, float]:
     described = planned.describe(os.cpu_count() or 1)
     took = {"s": time.perf_counter() - start, "cpu_s": time.process_time() - start_cpu}
     assert (planned.todo, planned.found) == (n // 2, n - n // 2), described
-    return took | {"MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return took | {"MiB": peak_mb() * 1e6 / 2**20}
 
 
 def apart(root: str, n: int) -> dict[str, float]:

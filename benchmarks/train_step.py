@@ -12,7 +12,6 @@ there is read from its disk at the rate that the last line says.
 """
 
 import argparse
-import resource
 import statistics
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from etude.data.sampling import SamplingConfig, TrainingSegments
 from etude.data.split import SplitConfig
 from etude.data.store import Store, features_part, targets_part
 from etude.errors import UserError
+from etude.evaluation.speed import peak_mb
 from etude.objectives.distillation import ObjectiveConfig
 from etude.sources.base import Track
 from etude.students import StudentConfig
@@ -211,8 +211,7 @@ def _report(title: str, seconds: dict[str, Seconds], chosen: argparse.Namespace)
     say(f"  of the processor's time {processor:.1%} more than in memory")
     if chosen.device == "cuda":
         say(f"  largest GPU memory {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    say(f"  largest resident memory so far {peak:.0f} MiB, mapped files included")
+    say(f"  largest resident memory so far {peak_mb():.0f} MB, mapped files included")
     read = 2 * RECIPE.n_mels * RECIPE.n_frames * n_segments / statistics.median(library.wall)
     say(f"  mels read at {read / 2**20:.1f} MiB/s")
 

@@ -112,8 +112,8 @@ def test_size_is_that_of_the_original() -> None:
 def test_stage_two_trains_projector_and_gate_only(specialist: Path) -> None:
     fused = _fused(specialist).train()
     fused.freeze_backbone()
-    assert [p for p in fused.parameters() if p.requires_grad] == list(fused.head_parameters())
-    assert any(parameter is fused.head.alpha for parameter in fused.head_parameters())
+    assert [p for p in fused.parameters() if p.requires_grad] == list(fused.head.parameters())
+    assert any(parameter is fused.head.alpha for parameter in fused.head.parameters())
     assert not fused.train().backbone.training
     assert fused.head.training
 

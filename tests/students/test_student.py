@@ -201,7 +201,7 @@ def test_a_frozen_backbone_stays_as_it_is_while_the_head_learns(name: str) -> No
     student.freeze_backbone()
     student.train()
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    optimizer = torch.optim.AdamW(student.head_parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(student.head.parameters(), lr=1e-2)
     student(_mel_db(4, 64)).square().sum().backward()
     optimizer.step()
     assert not any(module.training for module in student.backbone.modules())

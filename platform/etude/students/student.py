@@ -1,7 +1,6 @@
 """An encoder of spectrograms and its head, as one network."""
 
 import math
-from collections.abc import Iterator
 from typing import Protocol, cast
 
 from torch import Tensor, nn
@@ -54,10 +53,6 @@ class Student(nn.Module):
         self.backbone_is_frozen = True
         self.backbone.requires_grad_(False)
         self.train(self.training)
-
-    def head_parameters(self) -> Iterator[nn.Parameter]:
-        """What learns after `freeze_backbone`."""
-        return self.head.parameters()
 
     def train(self, mode: bool = True) -> "Student":
         """Training mode for what learns; what is frozen stays in evaluation mode."""
