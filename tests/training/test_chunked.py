@@ -21,11 +21,12 @@ class Pair(nn.Module):
     """A music and a text encoder that the contrastive term compares, as a system does."""
 
     def __init__(
-        self, chunk: int | None, *, dropout: float = 0.0, batch_norm: bool = True, width: float = 0.25
+        self, chunk: int | None, *, dropout: float = 0.0, batch_norm: bool = True, student: str = "convnet"
     ) -> None:
         super().__init__()
         torch.manual_seed(0)
-        config = StudentConfig(name="convnet", width=width, dropout=dropout)
+        width = 0.25 if student == "convnet" else 1.0
+        config = StudentConfig(name=student, width=width, dropout=dropout)
         self.music: nn.Module = build_student(config, 16, normalize=True)
         if not batch_norm:
             self.music = nn.Sequential(
@@ -131,7 +132,7 @@ print(memory_of({n}, {chunk}))
 
 def memory_of(n: int, chunk: int | None) -> float:
     """MB by which one training step on `n` items raises what this process ever held."""
-    pair = Pair(chunk, width=0.5).train()
+    pair = Pair(chunk, student="mobilenet").train()
     pair(*_inputs(4)).backward()  # what libraries take once
     before = peak_mb()
     pair(*_inputs(n, 64)).backward()
