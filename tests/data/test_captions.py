@@ -16,8 +16,8 @@ from etude.data.store import Store
 from etude.errors import UserError
 from etude.sources import caption_client
 from etude.sources.base import Track
-from etude.sources.captions import CaptionConfig, OpenAICaptions, TemplateCaptions, usable_captions
-from tests.support.chat_server import KEY, MODEL, ChatServer, chat_server
+from etude.sources.captions import CaptionConfig, TemplateCaptions, usable_captions
+from tests.support.chat_server import KEY, MODEL, chat_server, settings
 
 SILENT = Track("silent", "file:///srv/x.mp3", "01 Track")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,19 +40,6 @@ def store(tmp_path: Path) -> Store:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caption_client, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(captions_module, "BATCH_TRACKS", 4)
-
-
-def settings(server: ChatServer, **given: Any) -> OpenAICaptions:
-    defaults: dict[str, Any] = {
-        "base_url": server.url,
-        "model": MODEL,
-        "key": KEY,
-        "budget_usd": 1.0,
-        "input_usd": 1.0,
-        "output_usd": 2.0,
-        "timeout_s": 20.0,
-    }
-    return OpenAICaptions(**(defaults | given))
 
 
 def prepare(

@@ -10,28 +10,13 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from etude.config import load
-from etude.inference.search import Searchable, open_search
+from etude.inference.search import Searchable
 from etude.inference.search_page import search_app
-from etude.inference.settings import Search
-from tests.inference.test_search_page import serving
-from tests.support.music_text import searchable_home
+from tests.support.serving import serving
 
 BROWSER, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 WAIT_S = 60.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    searchable_home(home)
-    return home
-
-
-@pytest.fixture(scope="module")
-def library(home: Path) -> Searchable:
-    return open_search(load(Search, ["--home", str(home)]), lambda *counts: None)
 
 
 @pytest.fixture

@@ -4,27 +4,21 @@ import asyncio
 import http.client
 import json
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from aiohttp import web
 
-from etude.config import load
 from etude.errors import BadAudio, OutOfReach, UserError
 from etude.inference.originals import Originals, content_type
-from etude.inference.search import Searchable, listing, open_search
+from etude.inference.search import Searchable, listing
 from etude.inference.search_page import search_app, serve
-from etude.inference.settings import Search
 from etude.services.daemon import free_port
 from etude.sources.base import Track
-from tests.support.faults import in_thread
-from tests.support.music_text import searchable_home
+from tests.support.serving import serving
 
 
 @dataclass(frozen=True)
@@ -38,26 +32,6 @@ class Answer:
         return json.loads(self.body)
 
 
-@contextmanager
-def serving(app: web.Application) -> Iterator[int]:
-    """The port of a real server in a thread."""
-    ports: list[int] = []
-
-    async def run(started: threading.Event) -> None:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ports.append(runner.addresses[0][1])
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await runner.cleanup()
-
-    with in_thread(run):
-        yield ports[0]
-
-
 def get(port: int, path: str, method: str = "GET", **headers: str) -> Answer:
     """A request whose path goes out as it is written."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -69,18 +43,6 @@ def get(port: int, path: str, method: str = "GET", **headers: str) -> Answer:
     answer = Answer(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
     connection.close()
     return answer
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    searchable_home(home)
-    return home
-
-
-@pytest.fixture(scope="module")
-def library(home: Path) -> Searchable:
-    return open_search(load(Search, ["--home", str(home)]), lambda *counts: None)
 
 
 @pytest.fixture(scope="module")

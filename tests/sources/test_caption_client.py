@@ -16,7 +16,7 @@ from etude.sources.caption_budget import Answers, Ledger, OverBudget
 from etude.sources.caption_client import LanguageModel
 from etude.sources.captions import Made, NoCaptions, OpenAICaptions, usable_captions
 from etude.sources.facts import Facts, facts_of
-from tests.support.chat_server import KEY, MODEL, ChatServer, chat_server
+from tests.support.chat_server import KEY, MODEL, ChatServer, chat_server, settings
 
 TRACK = Track("t1", "file:///srv/music/secret/path.mp3", "Aria", "Bach", tags={"genre": "Baroque"})
 FACTS = facts_of(TRACK)
@@ -33,19 +33,6 @@ def _no_key_in_logs(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.DEBUG)
     yield
     assert KEY not in caplog.text
-
-
-def settings(server: ChatServer, **given: Any) -> OpenAICaptions:
-    defaults: dict[str, Any] = {
-        "base_url": server.url,
-        "model": MODEL,
-        "key": KEY,
-        "budget_usd": 1.0,
-        "input_usd": 1.0,
-        "output_usd": 2.0,
-        "timeout_s": 20.0,
-    }
-    return OpenAICaptions(**(defaults | given))
 
 
 def ask(config: OpenAICaptions, folder: Path, n: int = 1, similar: tuple[Facts, ...] = ()) -> list[Any]:

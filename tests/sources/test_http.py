@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import formatdate
 from pathlib import Path
@@ -22,34 +22,12 @@ from etude.errors import BadAudio, OutOfReach, UserError
 from etude.services.daemon import free_port
 from etude.sources import http
 from etude.sources.http import BaseUrl, Downloader, HttpConfig, Refused
-from tests.support.faults import KINDS, faults, in_thread
+from tests.support.faults import KINDS, faults
+from tests.support.serving import answering, in_thread
 
 SECRET = "5ecret"
 DATA = bytes(range(256)) * 400  # 102,400 bytes
 QUICK = HttpConfig(attempts=4, timeout_s=0.3, total_timeout_s=5)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@contextmanager
-def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """The address of a real server, in a thread, whose every path is answered by `handler`."""
-    ports: list[int] = []
-
-    async def serve(started: threading.Event) -> None:
-        app = web.Application()
-        app.router.add_get("/{path:.*}", handler)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        ports.append(runner.addresses[0][1])
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await runner.cleanup()
-
-    with in_thread(serve):
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{ports[0]}"
 
 
 @asynccontextmanager
@@ -89,7 +67,7 @@ def test_headers_query_and_signature_arrive(tmp_path: Path) -> None:
     async def echo(request: web.Request) -> web.Response:
         return web.json_response({"query": dict(request.query), "token": request.headers["Authorization"]})
 
-    with serving(echo) as url:
+    with answering(echo) as url:
         answer = get_json(f"{url}/a", {"name": "a&b=ü /?"})
     assert answer == {"query": {"name": "a&b=ü /?", "salt": SECRET}, "token": f"Token {SECRET}"}
 
@@ -100,7 +78,7 @@ def test_each_fault_is_mended(kind: str) -> None:
         return web.Response(body=DATA, content_type="audio/flac")
 
     with (
-        serving(answer) as url,
+        answering(answer) as url,
         faults(int(url.rsplit(":", 1)[1]), share=0.5, seed=1, kinds=[kind]) as proxy,
     ):
         config = QUICK.model_copy(update={"attempts": 12})
@@ -113,7 +91,7 @@ def test_a_broken_listing_is_asked_for_again() -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.json_response({"names": ["x" * 100] * 50})
 
-    with serving(answer) as url, faults(int(url.rsplit(":", 1)[1]), share=0.5, seed=2) as proxy:
+    with answering(answer) as url, faults(int(url.rsplit(":", 1)[1]), share=0.5, seed=2) as proxy:
         config = QUICK.model_copy(update={"attempts": 12})
         for _ in range(6):
             assert len(get_json(f"{proxy.url}/a", {}, config)["names"]) == 50
@@ -139,7 +117,7 @@ def test_a_broken_download_goes_on_where_it_was(validator: str) -> None:
             request.transport.close()
         return response
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert fetch(f"{url}/a", n_bytes=len(DATA)) == DATA
     assert ranges == [(None, None), ("bytes=40000-", version), ("bytes=80000-", version)]
 
@@ -159,7 +137,7 @@ def test_a_file_that_changed_meanwhile_starts_over() -> None:
             request.transport.close()
         return response
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert fetch(f"{url}/a", n_bytes=50_000) == files[1]
     assert requests == [None, "bytes=20000-"]
 
@@ -179,7 +157,7 @@ def test_a_server_that_sends_another_part_is_not_believed() -> None:
         return response
 
     answer.first = False  # type: ignore[attr-defined]
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert fetch(f"{url}/a", n_bytes=len(DATA)) == DATA
 
 
@@ -207,7 +185,7 @@ def test_the_rest_of_another_file_is_not_joined(validator: str) -> None:
             request.transport.close()
         return response
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert fetch(f"{url}/a", n_bytes=50_000) == b"b" * 50_000
     assert requests == [None, "bytes=20000-", None]
 
@@ -220,7 +198,7 @@ def test_the_server_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> N
         late = len(times) > 1
         return web.Response(body=DATA) if late else web.Response(status=429, headers={"Retry-After": "1"})
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert fetch(f"{url}/a") == DATA
     assert times[1] - times[0] >= 1
 
@@ -244,7 +222,7 @@ def test_a_file_of_another_length_than_listed_is_not_passed_on() -> None:
         return web.Response(body=DATA)
 
     with (
-        serving(answer) as url,
+        answering(answer) as url,
         pytest.raises(OutOfReach, match=r"102400 bytes, not the 5 .*scan its library"),
     ):
         fetch(f"{url}/a", n_bytes=5)
@@ -258,7 +236,7 @@ def test_without_any_length_the_end_is_the_end() -> None:
         await response.write(DATA)
         return response
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert fetch(f"{url}/a") == DATA
 
 
@@ -310,7 +288,7 @@ def test_a_cache_that_cannot_be_written_costs_no_file(tmp_path: Path) -> None:
         return web.Response(body=DATA)
 
     (tmp_path / "audio").write_bytes(b"")
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert fetch(f"{url}/a", cache=tmp_path) == DATA
 
 
@@ -325,7 +303,7 @@ def test_an_empty_answer_is_no_file() -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(body=b"", content_type="audio/flac")
 
-    with serving(answer) as url, pytest.raises(OutOfReach, match="0 bytes came"):
+    with answering(answer) as url, pytest.raises(OutOfReach, match="0 bytes came"):
         fetch(f"{url}/a")
 
 
@@ -333,10 +311,10 @@ def test_more_than_fits_is_bad_audio(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(body=DATA)
 
-    with serving(answer) as url, pytest.raises(BadAudio, match="more than 2 GiB"):
+    with answering(answer) as url, pytest.raises(BadAudio, match="more than 2 GiB"):
         fetch(f"{url}/a", n_bytes=3 << 30)
     monkeypatch.setattr(http, "MAX_BYTES", 1000)
-    with serving(answer) as url, pytest.raises(BadAudio):
+    with answering(answer) as url, pytest.raises(BadAudio):
         fetch(f"{url}/a")
 
 
@@ -348,7 +326,7 @@ def test_a_refusal_ends_the_trying(status: int) -> None:
         requests.append(request.path)
         return web.Response(status=status, headers={"Location": f"https://elsewhere/b?key={SECRET}"})
 
-    with serving(answer) as url, pytest.raises(Refused) as raised:
+    with answering(answer) as url, pytest.raises(Refused) as raised:
         fetch(f"{url}/a")
     assert raised.value.status == status
     assert requests == ["/a"]  # neither tried again nor followed elsewhere with what is secret
@@ -362,7 +340,7 @@ def test_a_text_is_no_file(kind: str) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text="<p>log in</p>", content_type=kind)
 
-    with serving(answer) as url, pytest.raises(Refused, match="instead of a file") as raised:
+    with answering(answer) as url, pytest.raises(Refused, match="instead of a file") as raised:
         fetch(f"{url}/a")
     assert raised.value.body == b"<p>log in</p>"
 
@@ -371,7 +349,7 @@ def test_a_web_page_is_no_listing() -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text="<p>log in</p>", content_type="text/html")
 
-    with serving(answer) as url, pytest.raises(Refused, match="web page"):
+    with answering(answer) as url, pytest.raises(Refused, match="web page"):
         get_json(f"{url}/a", {})
 
 
@@ -397,9 +375,9 @@ def test_no_trust_and_no_tls(tmp_path: Path) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(body=DATA)
 
-    with serving(answer, tls) as url, pytest.raises(Refused, match="certificate is not trusted"):
+    with answering(answer, tls) as url, pytest.raises(Refused, match="certificate is not trusted"):
         fetch(f"{url}/a")
-    with serving(answer) as url, pytest.raises(Refused, match="does not speak TLS"):
+    with answering(answer) as url, pytest.raises(Refused, match="does not speak TLS"):
         fetch(f"{url.replace('http', 'https')}/a")
 
 
@@ -410,7 +388,7 @@ def test_what_was_fetched_is_not_asked_for_again(tmp_path: Path) -> None:
         requests.append(request.path)
         return web.Response(body=DATA)
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         for _ in range(3):
             assert fetch(f"{url}/a", n_bytes=len(DATA), cache=tmp_path) == DATA
         assert len(requests) == 1
@@ -440,7 +418,7 @@ def test_as_many_as_the_limit_are_under_way(limit: int) -> None:
                 *(http.download(f"{url}/{i}", {}, key=str(i), n_bytes=len(DATA)) for i in range(48))
             )
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         asyncio.run(run(url))
     assert under_way == [0, limit]
 
@@ -458,7 +436,7 @@ def test_a_rate_is_kept_over_event_loops() -> None:
         async with downloader(config) as http:
             await asyncio.gather(*(http.download(f"{url}/{i}", {}, key="", n_bytes=None) for i in range(4)))
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         asyncio.run(run(url))
         asyncio.run(run(url))
     assert len(times) == 8
@@ -477,7 +455,7 @@ def test_one_downloader_serves_several_event_loops() -> None:
         finally:
             await opened.aclose()
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert [asyncio.run(run(f"{url}/a")) for _ in range(3)] == [DATA] * 3
 
 
@@ -489,7 +467,7 @@ def test_no_secret_in_errors_or_logs(caplog: pytest.LogCaptureFixture) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text="{" if request.path == "/json" else SECRET, content_type="application/json")
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         places = [f"{url}/a", f"{url}/json", f"http://127.0.0.1:{free_port()}/a"]
         for kind in KINDS:
             with faults(int(url.rsplit(":", 1)[1]), share=1.0, kinds=[kind]) as proxy:

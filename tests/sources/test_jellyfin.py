@@ -18,7 +18,6 @@ from etude.services.daemon import free_port
 from etude.sources import http
 from etude.sources.http import HttpConfig
 from etude.sources.jellyfin import JellyfinConfig, JellyfinSource
-from tests.sources.test_http import serving
 from tests.support.faults import KINDS, faults
 from tests.support.fetching import fetch_all, fetch_item
 from tests.support.jellyfin_server import (
@@ -31,6 +30,7 @@ from tests.support.jellyfin_server import (
     jellyfin_stub,
     library_id,
 )
+from tests.support.serving import answering
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = HttpConfig(attempts=5, timeout_s=0.5, total_timeout_s=10)
@@ -189,9 +189,9 @@ def test_a_log_in_page_is_no_jellyfin() -> None:
     async def other(request: web.Request) -> web.Response:
         return web.json_response(["something else"])
 
-    with serving(answer) as url, pytest.raises(UserError, match="any log-in page before it"):
+    with answering(answer) as url, pytest.raises(UserError, match="any log-in page before it"):
         list(source(url).tracks())
-    with serving(other) as url, pytest.raises(UserError, match="does not answer as Jellyfin does"):
+    with answering(other) as url, pytest.raises(UserError, match="does not answer as Jellyfin does"):
         list(source(url, user_id=ALICE).tracks())
 
 

@@ -20,9 +20,9 @@ from etude.sources.base import Track
 from etude.sources.http import HttpConfig
 from etude.sources.subsonic import SubsonicConfig, SubsonicSource
 from tests.sources.test_folder import write
-from tests.sources.test_http import serving
 from tests.support.faults import KINDS, faults
 from tests.support.fetching import fetch_all, fetch_item
+from tests.support.serving import answering
 from tests.support.subsonic_server import PASSWORD, USER, subsonic_server
 
 QUICK = HttpConfig(attempts=5, timeout_s=1, total_timeout_s=10)
@@ -208,7 +208,7 @@ def test_tokens_are_salted_anew_and_the_password_stays_here() -> None:
             return web.Response(body=b"data", content_type="audio/flac")
         return reply(searchResult3={})
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         opened = source(url)
         tracks = list(opened.tracks())
         assert fetch_all(opened, tracks) == [b"data"]
@@ -227,7 +227,7 @@ def test_the_password_is_sent_only_if_that_is_allowed(code: int) -> None:
         songs = [{"id": "a", "title": "Aria"}] if request.query.get("songOffset") == "0" else []
         return reply(searchResult3={"song": songs})
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         with pytest.raises(UserError, match=rf"cannot check .* \(error {code}\): .*set plain_password"):
             list(source(url, plain_password=False).tracks())
         with pytest.raises(OutOfReach, match="set plain_password"):
@@ -250,7 +250,7 @@ def test_a_server_that_knows_no_offset_is_not_listed_for_ever(
         found = [] if by_album else songs
         return reply(searchResult3={"song": found}, albumList2={"album": [{"id": "0"}, {"id": "2"}]})
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert [track.title for track in source(url).tracks()] == ["Song 1", "Song 2", "Song 3"]
     assert "repeats its first" in caplog.text
 
@@ -263,7 +263,7 @@ def test_an_api_key_goes_alone() -> None:
             return reply(searchResult3={"song": [{"id": "a", "title": "Aria"}]})
         return reply()
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         (track,) = source(url, user="", password=None, api_key=KEY).tracks()
         assert track.title == "Aria"
         with pytest.raises(UserError, match="refuses the API key"):
@@ -274,7 +274,7 @@ def test_a_refused_api_key_is_no_matter_of_passwords(caplog: pytest.LogCaptureFi
     async def answer(request: web.Request) -> web.StreamResponse:
         return reply(error={"code": 42})
 
-    with serving(answer) as url, pytest.raises(UserError, match="give another than the API key"):
+    with answering(answer) as url, pytest.raises(UserError, match="give another than the API key"):
         list(source(url, user="", password=None, api_key=KEY).tracks())
     assert not caplog.records
 
@@ -287,7 +287,7 @@ def test_an_older_server_names_its_version() -> None:
         songs = [{"id": "a", "title": "Aria"}] if request.query.get("songOffset") == "0" else []
         return reply(searchResult3={"song": songs})
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         assert [track.title for track in source(url).tracks()] == ["Aria"]
 
 
@@ -308,7 +308,7 @@ def test_the_protocols_errors(code: int, sentence: str) -> None:
         return reply(error={"code": code, "message": f"{PASSWORD} is wrong"})
 
     song = Track("subsonic-1", "subsonic://h/songs/a", "Aria")
-    with serving(answer) as url:
+    with answering(answer) as url:
         with pytest.raises(UserError, match=sentence) as raised:
             list(source(url).tracks())
         with pytest.raises(OutOfReach, match=sentence) as out_of_reach:
@@ -323,7 +323,7 @@ def test_no_subsonic_server(body: str) -> None:
             text=body, content_type="text/html" if body.startswith("<") else "application/json"
         )
 
-    with serving(answer) as url, pytest.raises(UserError, match="there is no Subsonic server at"):
+    with answering(answer) as url, pytest.raises(UserError, match="there is no Subsonic server at"):
         list(source(url).tracks())
 
 

@@ -5,7 +5,6 @@ It checks key, model and request as such servers do, counts tokens, and lets ans
 
 import asyncio
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support.faults import in_thread
+from etude.sources.captions import OpenAICaptions
+from tests.support.serving import serving
 
 KEY = "sk-5ecret-key-of-the-stand-in"
 MODEL = "stand-in-1"
@@ -48,19 +48,10 @@ class ChatServer:
     def n_requests(self) -> int:
         return len(self.bodies)
 
-    async def serve(self, started: threading.Event) -> None:
+    def application(self) -> web.Application:
         application = web.Application()
         application.router.add_post("/v1/chat/completions", self._complete)
-        runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = runner.addresses[0][1]
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await runner.cleanup()
+        return application
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         self.under_way += 1
@@ -163,5 +154,19 @@ def _error(status: int, message: str, code: str, headers: dict[str, str] | None 
 def chat_server(*args: Any, **options: Any) -> Iterator[ChatServer]:
     """A running server on a free port, in a thread of its own."""
     server = ChatServer(*args, **options)
-    with in_thread(server.serve):
+    with serving(server.application()) as server.port:
         yield server
+
+
+def settings(server: ChatServer, **given: Any) -> OpenAICaptions:
+    """How captions are asked of `server`."""
+    defaults: dict[str, Any] = {
+        "base_url": server.url,
+        "model": MODEL,
+        "key": KEY,
+        "budget_usd": 1.0,
+        "input_usd": 1.0,
+        "output_usd": 2.0,
+        "timeout_s": 20.0,
+    }
+    return OpenAICaptions(**(defaults | given))

@@ -7,9 +7,10 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+
+from tests.support.serving import in_thread
 
 KINDS = ("429", "500", "reset", "stall", "short", "wrong length")
 STALL_S = 30.0  # far beyond any time-out in the tests; ended with the proxy
@@ -89,30 +90,3 @@ def faults(
     proxy = FaultProxy(upstream_port, share, seed, kinds)
     with in_thread(proxy.serve):
         yield proxy
-
-
-@contextmanager
-def in_thread(serve: Callable[[threading.Event], Coroutine[Any, Any, None]]) -> Iterator[None]:
-    """Run `serve(started)`, a coroutine that serves for ever, in a thread until the block is left."""
-    started = threading.Event()
-    loop = asyncio.new_event_loop()
-    task: list[asyncio.Task[None]] = []
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        task.append(loop.create_task(serve(started)))
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(task[0])
-        for left in asyncio.all_tasks(loop):
-            left.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert started.wait(10), "the server did not start"
-    try:
-        yield
-    finally:
-        loop.call_soon_threadsafe(task[0].cancel)
-        thread.join(10)

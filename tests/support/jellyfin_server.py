@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import re
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support.faults import in_thread
+from tests.support.serving import serving
 
 API_KEY = "5ecret-api-key-of-the-stub"
 USER_TOKEN = "5ecret-token-of-alice"
@@ -96,18 +95,6 @@ class JellyfinServer:
                 app.router.add_get("/UserViews", self._views)
         app.router.add_get("/web/", self._web)
         return app
-
-    async def serve(self, started: threading.Event) -> None:
-        runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = runner.addresses[0][1]
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await runner.cleanup()
 
     @web.middleware
     async def _authorize(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -227,5 +214,5 @@ def _query(request: web.Request, name: str) -> str:
 def jellyfin_stub(songs: list[Song], **options: Any) -> Iterator[JellyfinServer]:
     """A running stub on a free port, in a thread of its own."""
     server = JellyfinServer(songs, **options)
-    with in_thread(server.serve):
+    with serving(server.application()) as server.port:
         yield server
