@@ -15,6 +15,8 @@ EPOCHS ?= 60
 LIBRARY ?=
 ARGS ?=
 export ETUDE_HOME RAY_PORT DASHBOARD_PORT MLFLOW_PORT LIBRARY
+# Ray starts many processes: where Python may not keep what it compiles, each would compile all libraries anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 LOCAL := $(BIN)/python -m etude.services.local
