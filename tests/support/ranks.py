@@ -15,7 +15,7 @@ from etude.services.daemon import free_port
 def on_two_ranks(function: Callable[..., Any], folder: Path, *arguments: Any) -> tuple[Any, Any]:
     """What `function(rank, *arguments)` returns on each of two ranks, which are processes of their own."""
     torch.multiprocessing.spawn(_rank, (free_port(), folder, function, arguments), nprocs=2)
-    first, second = (torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in range(2))
+    first, second = (torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2))
     return first, second
 
 

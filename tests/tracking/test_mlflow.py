@@ -61,7 +61,9 @@ def test_more_parameters_than_one_request_takes(tracking: Tracking, mlflow_uri: 
     assert len(MlflowClient(mlflow_uri).get_run(run_id).data.params) == 230
 
 
-def test_a_model_is_registered_with_its_signature_and_crowned(tracking: Tracking, tmp_path: Path) -> None:
+def test_a_model_is_registered_with_its_signature_and_crowned(
+    tracking: Tracking, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tiny_onnx(tmp_path / "tiny.onnx")
     name = "tiny-model"
     assert tracking.champion(name) is None
@@ -79,6 +81,7 @@ def test_a_model_is_registered_with_its_signature_and_crowned(tracking: Tracking
         (tmp_path / name).write_text("{}")
         tracking.log_file(run_id, tmp_path / name, EXPORT)
     back, *beside = tracking.download(first, tmp_path / "back")
+    assert "Downloading" not in capfd.readouterr().err  # a job's output has no bars of MLflow's
     assert onnx.load(back).graph.node[0].op_type == "Neg"
     assert {path.name for path in beside} == {"other.onnx", "tokenizer.json"}
     inputs = signature(onnx.load(path)).inputs.to_dict()
