@@ -40,9 +40,10 @@ from etude.evaluation.speed import peak_mb
 from etude.objectives.distillation import ObjectiveConfig
 from etude.sources.base import Track
 from etude.students import StudentConfig
-from etude.systems.base import TrainingData, parameters_with_decay
+from etude.systems.base import TrainingData
 from etude.systems.student_clap import StudentClap
 from etude.training.epoch import Learner, Position, Worker, learn
+from etude.training.optimizer import adamw, parameter_groups
 from etude.training.plan import TrainingConfig
 from etude.training.schedule import Schedule
 
@@ -173,13 +174,12 @@ def _learner(
     if config.compile:
         system.compile_student()
     system.start_at(data)
-    decayed, free = parameters_with_decay(system)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+    groups = parameter_groups(system)
+    optimizer = adamw(groups, config.learning_rate, config.weight_decay)
+    rates = [group.rate for group in groups]
     schedule = Schedule("cosine", total_steps=1_000_000, warmup_steps=0)
-    return Learner(
-        system, system.weights, config, config.stages[0], optimizer, schedule, 0, Worker(device=device)
-    )
+    worker = Worker(device=device)
+    return Learner(system, system.weights, config, config.stages[0], optimizer, rates, schedule, 0, worker)
 
 
 def _measure(learner: Learner, ways: dict[str, Some], rounds: int) -> dict[str, Seconds]:

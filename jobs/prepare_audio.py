@@ -9,6 +9,7 @@ All keys: --help. Files: --config FILE.yaml.
 
 import os
 import sys
+from typing import ClassVar
 
 from etude.cli import guarded, say
 from etude.config import load
@@ -20,6 +21,8 @@ from etude.workflow import prepare_library
 
 class PrepareAudio(AudioExperiment):
     """Prepare a library for training. Files: --config FILE.yaml. Environment: ETUDE_SOURCE__PIECES=200."""
+
+    learns: ClassVar[bool] = False
 
     plan: bool = False
 

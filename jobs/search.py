@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         else library.find(settings.query, settings.top)
     )
     say(f"the {len(found)} nearest of {library.name}, each with its cosine:\n{listing(found)}")
-    if settings.query and not library.pair.knows(settings.query):
+    if settings.query and not library.reader.knows(settings.query):
         say("the model knows none of these words, so the order means nothing: try others")
     return 0
 

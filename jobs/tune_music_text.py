@@ -13,14 +13,11 @@ An unfinished sweep with the same settings is continued; after a finished one a 
 import sys
 from pathlib import Path
 
-from etude.cli import guarded, say
+from etude.cli import guarded
 from etude.config import load
-from etude.experiments.base import part
 from etude.experiments.music_text import MusicTextExperiment
 from etude.export.music_text import MusicTextRelease
-from etude.summary import student_summary
-from etude.tuning.sweep import draw
-from etude.workflow import TuneSettings, captioning_plan, prepare_captioned, tune_and_publish
+from etude.workflow import TuneSettings, tune_captioned
 
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "music_text.yaml"
 
@@ -30,15 +27,9 @@ class TuneMusicText(TuneSettings, MusicTextExperiment):
 
 
 def main(argv: list[str]) -> int:
-    settings = load(TuneMusicText, argv, defaults={"sweep": SPACE})
-    drawn = draw(part(settings, MusicTextExperiment), settings.sweep, (settings.seed, 0))
-    if settings.plan:
-        say(captioning_plan(settings))
-        say(f"then {len(drawn)} trials of at most {settings.training.most_epochs} epochs")
-        return 0
-    prepare_captioned(settings)
-    say(student_summary(tune_and_publish(settings, MusicTextExperiment, MusicTextRelease)))
-    say('next: python jobs/search.py "slow piano piece in a minor key"')
+    tune_captioned(
+        load(TuneMusicText, argv, defaults={"sweep": SPACE}), MusicTextExperiment, MusicTextRelease
+    )
     return 0
 
 

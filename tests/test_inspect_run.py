@@ -24,7 +24,7 @@ HISTORY = [
 def runs(tmp_path: Path) -> Path:
     for name in ("a", "b"):
         state = {"history": HISTORY, "best": 0.2, "config": {"student": {"width": 0.4}}}
-        save_checkpoint(tmp_path / "runs" / name, 2, state, best=True)
+        save_checkpoint(tmp_path / "runs" / name, 2, state, best=["best"])
     return tmp_path / "runs"
 
 
@@ -41,7 +41,7 @@ def test_a_tree_of_runs_is_shown_epoch_by_epoch(runs: Path) -> None:
 def test_a_pair_is_shown_by_what_it_is_judged_by(tmp_path: Path) -> None:
     found = {"train/contrastive": 2.5, "validation/text_to_music_mrr": 0.125}
     history = [{"epoch": 1, "stage": 1.0, "train/loss": 1.0, **found, "validation/musicnn/skill": 0.3}]
-    save_checkpoint(tmp_path / "pair", 1, {"history": history, "best": 0.125}, best=True)
+    save_checkpoint(tmp_path / "pair", 1, {"history": history, "best": 0.125}, best=["best"])
     header, row = runs_report([tmp_path]).splitlines()[1:]
     assert header.split() == ["epoch", "stage", "train/loss", *found]
     assert row.split() == ["1", "1", "1", "2.5", "0.125"]

@@ -5,9 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from etude.errors import UserError
+
+# NumPy's numbers, a best score for instance, stand beside the tensors of some files; they are harmless.
+_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
+NUMBERS: tuple[Any, ...] = (
+    (_SCALAR, "numpy.core.multiarray.scalar"), _SCALAR, np.dtype, np.dtypes.Float64DType,
+)  # fmt: skip
 
 
 def read_torch_file(path: Path, what: str, mend: str, allowed: Sequence[Any] = ()) -> Any:

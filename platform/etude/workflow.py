@@ -21,17 +21,18 @@ from etude.data.prepare import prepare
 from etude.data.similar import similar_tracks
 from etude.errors import UserError
 from etude.experiments.base import Experiment, TrackingConfig, fingerprint, part
+from etude.experiments.captioned import CaptionedExperiment
 from etude.experiments.library import LibraryExperiment, prepare_job, prepared_rows
-from etude.experiments.music_text import MusicTextExperiment
 from etude.export.publish import Published, publish
 from etude.export.release import Release
+from etude.licences import require_licences
 from etude.services.session import connect, open_tracking
 from etude.sources.captions import OpenAICaptions
-from etude.summary import caption_summary, prepare_summary
+from etude.summary import caption_summary, prepare_summary, student_summary
 from etude.tracking.git import git_commit
 from etude.training.ray_train import WorkersConfig, train_on_workers
 from etude.tuning.report import sweep_report
-from etude.tuning.sweep import finish, run_sweep
+from etude.tuning.sweep import draw, finish, run_sweep
 from etude.tuning.trial import SweepConfig
 
 
@@ -57,6 +58,7 @@ ReleaseOf = Callable[[Any], Release]
 
 def prepare_library(settings: LibraryExperiment) -> None:
     """Prepare what is missing of a library, and say what became of it."""
+    require_licences(settings.home, settings.teachers, settings.accept_licence)
     planned = plan(prepare_job(settings))  # what is wrong with a library shows before Ray has started
     _prepare(settings, planned)
 
@@ -67,7 +69,7 @@ def _prepare(settings: LibraryExperiment, planned: Plan) -> None:
     say(prepare_summary(prepare(job, Progress("prepare"), planned), job.store))
 
 
-def prepare_captioned(settings: MusicTextExperiment) -> None:
+def prepare_captioned(settings: CaptionedExperiment) -> None:
     """Prepare what is missing of a library and of its captions, and say what became of them."""
     settings = LibraryExperiment.pinned(settings)  # the tokenizer is learned from what is made here
     planned, captions = _captioning(settings)
@@ -85,7 +87,7 @@ def prepare_captioned(settings: MusicTextExperiment) -> None:
     say(caption_summary(report))
 
 
-def captioning_plan(settings: MusicTextExperiment) -> str:
+def captioning_plan(settings: CaptionedExperiment) -> str:
     """What preparing a captioned library would do, and what its captions may cost, for `--plan`."""
     settings = LibraryExperiment.pinned(settings)
     planned, captions = _captioning(settings)
@@ -97,7 +99,7 @@ def captioning_plan(settings: MusicTextExperiment) -> str:
     return "\n".join(lines)
 
 
-def _captioning(settings: MusicTextExperiment) -> tuple[Plan, CaptionPlan]:
+def _captioning(settings: CaptionedExperiment) -> tuple[Plan, CaptionPlan]:
     planned = plan(prepare_job(settings))
     tracks = [track for track in planned.catalogue if track.id not in planned.quarantined]
     config, similar = settings.captions, None
@@ -163,6 +165,21 @@ def tune_and_publish(settings: TuneSettings, kind: type[Experiment], release: Re
     return published
 
 
+def tune_captioned(settings: Any, kind: type[CaptionedExperiment], release: ReleaseOf) -> None:
+    """A sweep's job over a captioned library: prepare, search, publish and say how good the winner is.
+
+    `settings` are `TuneSettings` and of `kind`. With `settings.plan` it only says what it would do.
+    """
+    drawn = draw(part(settings, kind), settings.sweep, (settings.seed, 0))
+    if settings.plan:
+        say(captioning_plan(settings))
+        say(f"then {len(drawn)} trials of at most {settings.training.most_epochs} epochs")
+        return
+    prepare_captioned(settings)
+    say(student_summary(tune_and_publish(settings, kind, release)))
+    say('next: python jobs/search.py "slow piano piece in a minor key"')
+
+
 def export_folder(experiment: Experiment, name: str) -> Path:
     """Where a student's files are put."""
     return experiment.home / "exports" / experiment.system / name
@@ -170,4 +187,4 @@ def export_folder(experiment: Experiment, name: str) -> Path:
 
 def winner_file(experiment: Experiment) -> Path:
     """Where the configuration of the last sweep's winner is kept."""
-    return experiment.home / "winners" / f"{experiment.system}.yaml"
+    return experiment.home / "winners" / f"{experiment.published_as}.yaml"

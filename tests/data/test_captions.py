@@ -16,7 +16,7 @@ from etude.data.store import Store
 from etude.errors import UserError
 from etude.sources import caption_client
 from etude.sources.base import Track
-from etude.sources.captions import CaptionConfig, TemplateCaptions, usable_captions
+from etude.sources.captions import CaptionConfig, OwnCaptions, TemplateCaptions, usable_captions
 from tests.support.chat_server import KEY, MODEL, chat_server, settings
 
 SILENT = Track("silent", "file:///srv/x.mp3", "01 Track")
@@ -79,6 +79,30 @@ def test_a_track_whose_facts_change_is_made_anew_and_leaves_quarantine(store: St
     assert "Polka" in " ".join(after["silent"])
     assert {i: after[i] for i in ("t1", "t2", "t3", "t4")} == {i: before[i] for i in ("t1", "t2", "t3", "t4")}
     assert store.quarantined(captions_part(config)) == {}
+
+
+def test_captions_that_came_with_the_music_are_read_and_nothing_is_made(store: Store, tmp_path: Path) -> None:
+    tracks, config = library(3), OwnCaptions()
+    tracks[0] = replace(tracks[0], captions=("A slow piece.", "a SLOW piece.", "", " "))
+    tracks[1] = replace(tracks[1], captions=("曲 " * 100, "静かな曲"))
+    plan = plan_captions(store, tracks, config)
+    plan.check(config)
+    assert plan.describe() == "captions came with 2 tracks, 1 have none"
+    report = prepare(store, tracks, config, tmp_path)
+    assert (report.made, report.found, [row.track_id for row in report.quarantined]) == (0, 2, ["t2"])
+    assert report.quarantined[0].reason == "it came without captions"
+    assert read_captions(store, config, tracks) == {
+        "t0": ("A slow piece.",),
+        "t1": (("曲 " * 100).strip(), "静かな曲"),
+    }
+    assert store.quarantined(captions_part(config)) == {}
+    tracks[2] = replace(tracks[2], captions=("Another piece.",))  # the source says more now
+    assert prepare(store, tracks, config, tmp_path).quarantined == []
+
+
+def test_music_that_came_without_captions_is_refused_before_it_is_heard(store: Store) -> None:
+    with pytest.raises(UserError, match=r"none of the 3 tracks came with captions: set captions\.name"):
+        plan_captions(store, library(3), OwnCaptions()).check(OwnCaptions())
 
 
 def test_a_model_makes_what_is_missing_and_a_second_run_asks_nothing(store: Store, tmp_path: Path) -> None:
@@ -187,6 +211,8 @@ def test_the_plan_says_what_it_would_cost_and_asks_nobody(store: Store, tmp_path
 def test_a_track_named_twice_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="twice"):
         prepare(store, library(2) * 2, TemplateCaptions(), tmp_path)
+    with pytest.raises(ValueError, match="twice"):
+        prepare(store, library(2) * 2, OwnCaptions(), tmp_path)
 
 
 KILLED = """

@@ -1,6 +1,5 @@
 """A plan finds what is missing, writes nothing, and never holds a library's tracks at once."""
 
-import json
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ import pytest
 from etude.audio.recipe import FeatureRecipe
 from etude.config import load
 from etude.data import catalogue
-from etude.data.catalogue import Catalogue
+from etude.data.catalogue import Catalogue, track_of
 from etude.data.plan import FEATURE_BYTES_A_SECOND, TARGET_BYTES_A_SECOND, TYPICAL_S, Plan, compare, plan
 from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
@@ -68,7 +67,7 @@ def test_each_track_is_missing_both_one_or_nothing(tmp_path: Path) -> None:
     assert missing(planned) == [("b", False, True), ("c", True, True)]
     assert (planned.todo, planned.found, planned.seconds) == (2, 1, 120.0)
     first = next(planned.items(planned.missing)).to_pylist()[0]
-    assert Track(**json.loads(first["track"])) == track("b")
+    assert track_of(first["track"]) == track("b")
 
 
 def test_what_is_in_quarantine_is_left_alone_unless_asked_for(tmp_path: Path) -> None:
@@ -191,6 +190,13 @@ def test_what_is_known_without_listening_costs_neither_time_nor_room(tmp_path: P
     assert (known.todo, known.seconds) == (3, 60.0)
     assert known.recalled.tolist() == [True, True, False]
     assert known.n_bytes == 60 * FEATURE_BYTES_A_SECOND + 180 * TARGET_BYTES_A_SECOND
+
+
+def test_heavy_vectors_need_the_room_they_take(tmp_path: Path) -> None:
+    listed = Listed(*map(track, "ab"))
+    usual = compare(listed, Store(tmp_path), THREE, RECIPE.id, again=False)
+    heavy = compare(listed, Store(tmp_path), THREE, RECIPE.id, again=False, target_bytes={OTHER: 20_480})
+    assert heavy.n_bytes - usual.n_bytes == 120 * (20_480 - TARGET_BYTES_A_SECOND)
 
 
 def test_a_length_that_is_not_known_is_guessed_and_told(tmp_path: Path) -> None:

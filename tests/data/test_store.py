@@ -1,5 +1,6 @@
 """Readers of the store see whole, committed shards or nothing."""
 
+import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import pytest
 
 from etude.audio.recipe import FeatureRecipe
 from etude.data import store as store_module
+from etude.data.catalogue import track_of
 from etude.data.files import Files
 from etude.data.store import FORMAT, Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
@@ -180,11 +182,20 @@ def test_the_catalogue_keeps_every_field_and_every_file_name(tmp_path: Path) -> 
     tracks = [
         Track("1", "u", "T", "A", "B", 1.5, 7, "CC0", {"key": "G major"}),
         Track("2", odd, odd),
+        Track("3", "u", "T", captions=("A slow piece.", "静かな曲。"), clip="c", held_out=True),
     ]
     store.write_catalogue("demo-1", tracks)
     assert list(store.read_catalogue("demo-1")) == tracks
     with pytest.raises(UserError, match="knows no tracks of folder-9"):
         store.read_catalogue("folder-9")
+
+
+def test_a_catalogue_from_before_a_field_is_read(tmp_path: Path) -> None:
+    before = ("id", "uri", "title", "artist", "album", "duration_s", "n_bytes", "license", "tags")
+    track = Track("1", "u", "T", "A", "B", 1.5, 7, "CC0", {"key": "G major"})
+    row = json.dumps({name: getattr(track, name) for name in before})
+    assert track_of(row) == track
+    assert track_of(row).captions == ()
 
 
 def test_quarantine_is_kept_and_released(tmp_path: Path) -> None:

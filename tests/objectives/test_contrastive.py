@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from etude.data.music_text import caption_ids
 from etude.objectives.contrastive import Contrast, ContrastiveConfig
-from etude.systems.base import parameters_with_decay
+from etude.training.optimizer import parameter_groups
 from tests.support.ranks import on_two_ranks
 
-FORMS = ("infonce", "sigmoid")
+FORMS = ("infonce", "decoupled", "sigmoid")
 
 
 def contrast(**settings: object) -> Contrast:
@@ -45,7 +45,10 @@ def by_hand(
     for i in range(n):
         for row in ([logit[i][j] for j in range(n)], [logit[j][i] for j in range(n)]):
             positive = [j for j in range(n) if together[i][j]]
-            log_sum = math.log(sum(math.exp(z) for z in row))
+            against = [j for j in range(n) if config.form == "infonce" or not together[i][j]]
+            if not against:  # everything belongs to this item
+                continue
+            log_sum = math.log(sum(math.exp(row[j]) for j in against))
             total += sum(log_sum - row[j] for j in positive) / len(positive)
     return total / (2 * n)
 
@@ -70,6 +73,42 @@ def test_pairs_that_fit_lose_nothing_and_others_lose_more_than_chance() -> None:
     assert loss(fitting, fitting.roll(1, dims=0), tracks).item() > math.log(16)
     constant = torch.ones(16, 4)
     assert loss(constant, constant, tracks).item() == pytest.approx(math.log(16))
+
+
+def test_decoupled_has_the_values_of_two_pairs() -> None:
+    """With one negative a row is its cosine less the pair's, over the temperature."""
+    loss, tracks = contrast(form="decoupled", temperature=0.5), torch.arange(2)
+    axes = torch.eye(2)
+    assert loss(axes, axes, tracks).item() == pytest.approx(-1 / 0.5)
+    assert loss(axes, axes.flip(0), tracks).item() == pytest.approx(1 / 0.5)
+    assert loss(torch.ones(2, 2), axes, tracks).item() == pytest.approx(0)
+    opposite = torch.tensor([[1.0], [-1.0]])
+    assert loss(opposite, opposite, tracks).item() == pytest.approx(-2 / 0.5)  # the least there is
+    assert loss(torch.ones(16, 4), torch.ones(16, 4), torch.arange(16)).item() == pytest.approx(math.log(15))
+
+
+def test_decoupled_is_infonce_without_the_pair_in_its_denominator() -> None:
+    """So a pair that fits already is pulled on as hard: its gradient does not fade."""
+    text, tracks = torch.eye(4), torch.arange(4)
+    pulled = {}
+    for form in ("infonce", "decoupled"):
+        music = (torch.eye(4) + 0.01).requires_grad_()
+        contrast(form=form, temperature=0.05)(music, text, tracks).backward()
+        assert music.grad is not None
+        pulled[form] = music.grad.norm().item()
+    assert pulled["decoupled"] > 100 * pulled["infonce"]
+
+
+def test_what_belongs_to_everything_is_left_alone_by_decoupled() -> None:
+    loss, one_track = contrast(form="decoupled"), torch.zeros(3, dtype=torch.int64)
+    music = vectors(3).requires_grad_()
+    value = loss(music, vectors(3, 1), one_track)
+    value.backward()
+    assert value.item() == 0
+    assert music.grad is not None
+    assert not music.grad.any()
+    mixed = loss(music, vectors(3, 1), one_track, torch.tensor([1, 2, 3]))
+    assert mixed.item() == 0
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -166,8 +205,8 @@ def test_a_fixed_temperature_is_no_parameter() -> None:
 
 
 def test_weight_decay_leaves_temperature_and_bias_alone() -> None:
-    decayed, free = parameters_with_decay(contrast(form="sigmoid"))
-    assert (len(decayed), len(free)) == (0, 2)
+    decayed, free = parameter_groups(contrast(form="sigmoid"))
+    assert (decayed.decayed, len(decayed.parameters), len(free.parameters)) == (True, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +217,7 @@ def test_weight_decay_leaves_temperature_and_bias_alone() -> None:
         ({"temperature": 0.001}, "between min_temperature"),
         ({"min_temperature": 1.0}, "below max_temperature"),
         ({"bias": -5.0}, "bias belongs to the sigmoid form"),
+        ({"form": "decoupled", "bias": -5.0}, "bias belongs to the sigmoid form"),
         ({"form": "triplet"}, "form"),
         ({"chunk": 1}, "chunk"),
         ({"margin": 1}, "margin"),

@@ -9,8 +9,10 @@ from etude.config import Settings, load, mask, save, without_secrets
 from etude.sources.captions import (
     CaptionConfig,
     OpenAICaptions,
+    OwnCaptions,
     TemplateCaptions,
     caption_fault,
+    own_captions,
     usable_captions,
 )
 
@@ -70,10 +72,23 @@ def test_what_is_let_pass_is_valid_and_passes_again(texts: list[object]) -> None
         assert len(caption.split()) >= 3
 
 
+def test_captions_that_came_with_music_may_be_long_and_in_any_script() -> None:
+    texts = [" A\nlong  one: " + "word " * 60, "静かな曲", "कि", "की", "Slow", "SLOW", "...", "", 5, None]
+    assert own_captions(texts) == ("A long one: " + "word " * 59 + "word", "静かな曲", "कि", "की", "Slow")
+
+
+@given(st.lists(st.one_of(st.text(), st.none(), st.integers())))
+def test_own_captions_are_clean_and_stay_as_they_are(texts: list[object]) -> None:
+    found = own_captions(texts)
+    assert own_captions(found) == found
+    assert all(caption == " ".join(caption.split()) and caption.encode() for caption in found)
+
+
 def test_the_configuration_is_chosen_by_name() -> None:
     adapter: TypeAdapter[BaseModel] = TypeAdapter(CaptionConfig)
     assert isinstance(adapter.validate_python({"name": "template"}), TemplateCaptions)
     assert isinstance(adapter.validate_python({"name": "openai"}), OpenAICaptions)
+    assert isinstance(adapter.validate_python({"name": "own"}), OwnCaptions)
 
 
 class Job(Settings):

@@ -268,7 +268,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(data: Library, tmp_pa
 
 def test_only_two_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
     for epoch in range(1, 6):
-        save_checkpoint(tmp_path, epoch, {"epoch": epoch}, best=epoch == 2)
+        save_checkpoint(tmp_path, epoch, {"epoch": epoch}, best=["best"] if epoch == 2 else [])
     assert {path.name for path in tmp_path.iterdir()} == {"epoch-0004.pt", "epoch-0005.pt", "best.pt"}
     assert load_checkpoint(tmp_path / "best.pt") == {"epoch": 2}
 
@@ -294,7 +294,7 @@ def test_a_kill_between_the_two_files_loses_no_best(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "replace", killed_after_one)
     with contextlib.suppress(Stopped):
-        save_checkpoint(tmp_path, 1, {"epoch": 1}, best=True)
+        save_checkpoint(tmp_path, 1, {"epoch": 1}, best=["best"])
     assert [path.name for path in done] == ["best.pt"]
     assert load_latest(tmp_path) is None
 
@@ -354,6 +354,6 @@ def test_a_gradient_that_is_no_number_is_kept_in_no_checkpoint(
 
 def test_epochs_beyond_four_digits_stay_in_order(tmp_path: Path) -> None:
     for epoch in (9_999, 10_000, 10_001):
-        save_checkpoint(tmp_path, epoch, {"epoch": epoch}, best=False)
+        save_checkpoint(tmp_path, epoch, {"epoch": epoch})
     assert load_latest(tmp_path) == {"epoch": 10_001}
     assert len(list(tmp_path.iterdir())) == 2

@@ -9,7 +9,7 @@ from etude.training.watch import watched
 
 def write(folder: Path, epoch: int) -> None:
     history = [{"train/loss": 1 / e, "score": 0.1 * e, "seconds": 70.0} for e in range(1, epoch + 1)]
-    save_checkpoint(folder, epoch, {"epoch": epoch, "history": history, "best": 0.1 * epoch}, best=True)
+    save_checkpoint(folder, epoch, {"epoch": epoch, "history": history, "best": 0.1 * epoch}, best=["best"])
 
 
 def test_only_what_is_new_is_told(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -128,11 +128,13 @@ def open_splits(
     """
     features = _Shards(store, features_part(recipe))
     targets = [_Shards(store, targets_part(teacher_id, recipe)) for teacher_id in teacher_ids]
-    tracks = [
-        track
-        for track in store.read_catalogue(source_id)
-        if all(track.id in part for part in (features, *targets)) and (only is None or track.id in only)
-    ]
+    tracks: list[Track] = []
+    held_out: set[str] = set()
+    for track in store.read_catalogue(source_id):
+        if track.held_out:  # usable or not: a work must not change sides when more of it is prepared
+            held_out.add(track.work)
+        if all(track.id in part for part in (features, *targets)) and (only is None or track.id in only):
+            tracks.append(track)
     if not tracks:
         others = [part.split("/")[1] for part in store.parts("features") if part != features.part]
         also = f" (it holds features of other recipes: {', '.join(others)})" if others else ""
@@ -140,7 +142,7 @@ def open_splits(
             f"{store.root} has no track of {source_id} prepared with recipe {recipe.id} and teacher "
             f"{' and '.join(teacher_ids)}{also}: run jobs/prepare_audio.py with the same configuration"
         )
-    chosen = split(tracks, config)
+    chosen = split(tracks, config, held_out)
     sets: dict[SplitName, Dataset] = {
         name: Dataset([_row(track, features, targets, recipe) for track in members], recipe)
         for name, members in chosen.items()
@@ -167,6 +169,23 @@ def open_features(store: Store, source_id: str, recipe: FeatureRecipe) -> list[F
         raise UserError(
             f"{store.root} has no track of {source_id} prepared with recipe {recipe.id}: run "
             "jobs/prepare_audio.py with that recipe"
+        )
+    return found
+
+
+def open_targets(
+    store: Store, source_id: str, recipe: FeatureRecipe, teacher_id: str
+) -> list[tuple[Track, Targets]]:
+    """The tracks of a source that a teacher has heard, in the catalogue's order, with what it says of them.
+
+    Raises UserError if there is none.
+    """
+    part = _Shards(store, targets_part(teacher_id, recipe))
+    found = [(t, _targets(t.id, part)) for t in store.read_catalogue(source_id) if t.id in part]
+    if not found:
+        raise UserError(
+            f"{store.root} has no track of {source_id} prepared with the teacher {teacher_id}: run "
+            "jobs/prepare_audio.py with it"
         )
     return found
 

@@ -2,7 +2,8 @@
 
 They lie in `captions/<maker id>/`, one row a track: its captions, who made them, hashes of the facts and of
 the prompt that they were made from, and the tokens that they took. A track whose facts have changed is made
-anew; its old row may stay in another shard and is passed over, as its hash tells.
+anew; its old row may stay in another shard and is passed over, as its hash tells. Captions that came with the
+music lie in the catalogue instead, and nothing is ever written of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from etude.data.store import Quarantined, Store
 from etude.errors import UserError
 from etude.sources.base import Track
 from etude.sources.caption_prompt import CAPTION_TOKENS, SYSTEM, about_tokens, prompt_of
-from etude.sources.captions import CaptionConfig, OpenAICaptions
+from etude.sources.captions import CaptionConfig, OpenAICaptions, OwnCaptions, own_captions
 from etude.sources.facts import Facts, facts_of
 
 CAPTIONS = pa.schema(
@@ -36,7 +37,7 @@ Similar = Mapping[str, Sequence[str]]  # ids of tracks that sound alike, by trac
 class CaptionPlan:
     """What a run would do."""
 
-    facts: Mapping[str, Facts]  # of every track, by id
+    facts: Mapping[str, Facts]  # of every track, by id; none are needed where nothing can be made
     todo: tuple[Track, ...]
     found: int
     quarantined: Mapping[str, Quarantined]  # left alone
@@ -45,9 +46,15 @@ class CaptionPlan:
     tokens_out: int = 0
     usd: float = 0.0
     budget_usd: float | None = None  # None: nothing is spent
+    own: bool = False  # they came with the music: there is nothing to make
 
     def check(self, config: CaptionConfig) -> None:
-        """Raise UserError if nothing could be asked: there is no usable key, or no budget."""
+        """Raise UserError if there would be no captions: none came, there is no usable key, or no budget."""
+        if isinstance(config, OwnCaptions) and not self.found:
+            raise UserError(
+                f"none of the {len(self.quarantined)} tracks came with captions: set captions.name to "
+                "template or openai, or choose a source that brings some"
+            )
         if not (isinstance(config, OpenAICaptions) and self.tokens_out):
             return
         config.check_key()
@@ -59,6 +66,8 @@ class CaptionPlan:
 
     def describe(self) -> str:
         """Tracks, tokens and cost, for `--plan`."""
+        if self.own:
+            return f"captions came with {self.found} tracks, {len(self.quarantined)} have none"
         lines = [
             f"captions made before: {self.found}, in quarantine: {len(self.quarantined)}",
             f"captions to make: {len(self.todo)} tracks",
@@ -89,9 +98,11 @@ def plan_captions(
 
     `again` tries the tracks in quarantine; one whose facts have changed is tried anyway.
     """
-    facts = {track.id: facts_of(track) for track in tracks}
-    if len(facts) != len(tracks):
+    if len({track.id for track in tracks}) != len(tracks):
         raise ValueError("a track is named twice: list each once")
+    if isinstance(config, OwnCaptions):
+        return _plan_own(tracks)
+    facts = {track.id: facts_of(track) for track in tracks}
     part = captions_part(config)
     there = {row["track_id"] for row in current_rows(store, part, facts)}
     bad = {track_id: row for track_id, row in store.quarantined(part).items() if track_id in facts}
@@ -113,6 +124,16 @@ def plan_captions(
     tokens_out = len(asked) * config.per_track * CAPTION_TOKENS
     usd = config.usd(tokens_in, tokens_out)
     return CaptionPlan(facts, todo, len(there), left, tried, tokens_in, tokens_out, usd, config.budget_usd)
+
+
+def _plan_own(tracks: Sequence[Track]) -> CaptionPlan:
+    """Those without are in this plan's quarantine, not in the store's: the catalogue tells as well."""
+    without = {
+        track.id: Quarantined(track.id, track.uri, track.title, "captions", "it came without captions")
+        for track in tracks
+        if not own_captions(track.captions)
+    }
+    return CaptionPlan({}, (), len(tracks) - len(without), without, {}, own=True)
 
 
 def alike(

@@ -22,7 +22,16 @@ from etude.errors import UserError
 from etude.sources.base import Track
 from etude.sources.caption_budget import Ledger, OverBudget
 from etude.sources.caption_templates import Templates
-from etude.sources.captions import CaptionConfig, CaptionMaker, Made, NoCaptions, OpenAICaptions
+from etude.sources.captions import (
+    CaptionConfig,
+    CaptionMaker,
+    Made,
+    NoCaptions,
+    OpenAICaptions,
+    OwnCaptions,
+    TemplateCaptions,
+    own_captions,
+)
 from etude.sources.facts import Facts, facts_of
 
 BATCH_TRACKS = 32  # written at a time; a language model's answers are kept one by one before
@@ -69,7 +78,10 @@ def prepare_captions(
 
 
 def read_captions(store: Store, config: CaptionConfig, tracks: Sequence[Track]) -> dict[str, tuple[str, ...]]:
-    """The captions of those of the tracks that have some, made from what is known of them now."""
+    """The captions of those of the tracks that have some: their own, or made from what is known now."""
+    if isinstance(config, OwnCaptions):
+        said = {track.id: own_captions(track.captions) for track in tracks}
+        return {track_id: captions for track_id, captions in said.items() if captions}
     facts = {track.id: facts_of(track) for track in tracks}
     rows = current_rows(store, captions_part(config), facts)
     captions = {row["track_id"]: tuple(row["captions"]) for row in rows}
@@ -108,6 +120,7 @@ class _Run:
             ledger = _ledger(config, self._cache, self._store)
             maker = model = LanguageModel(config, ledger)
         else:
+            assert isinstance(config, TemplateCaptions), f"{config.id} makes no captions"
             maker = Templates(config)
         try:
             async with asyncio.TaskGroup() as group:

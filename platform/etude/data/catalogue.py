@@ -49,9 +49,15 @@ class Catalogue:
     def __iter__(self) -> Iterator[Track]:
         for batch in self.batches():
             for row in batch["track"].to_pylist():
-                yield Track(**json.loads(row))
+                yield track_of(row)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows in order, some thousands at a time; `track` holds a Track as JSON."""
         with pyarrow.ipc.open_stream(self.data) as reader:
             yield from reader
+
+
+def track_of(row: str) -> Track:
+    """The track in a row's `track`; a field that an older catalogue does not have is empty."""
+    fields = json.loads(row)
+    return Track(**fields | {"captions": tuple(fields.get("captions", ()))})  # JSON has no tuples

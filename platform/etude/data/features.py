@@ -1,6 +1,5 @@
 """The second step of preparing: decode once, and compute the log-mel, teachers' targets, or both."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -16,6 +15,7 @@ from etude.audio.recipe import FeatureRecipe
 from etude.audio.segment import segments_of
 from etude.audio.waveform import prepare_waveform
 from etude.data.answers import answer, finite
+from etude.data.catalogue import track_of
 from etude.data.shards import PREPARED
 from etude.errors import BadAudio
 from etude.sources.base import Track
@@ -49,7 +49,7 @@ class Featurize:
         result = {"track_id": row["track_id"]}
         if row["data"] is None:
             return result | {"status": row["status"], "stage": "fetch", "reason": row["reason"]}
-        track = Track(**json.loads(row["track"]))
+        track = track_of(row["track"])
         try:
             features = self.features(row["data"], track, row["need_features"], row["need_targets"])
         except BadAudio as error:

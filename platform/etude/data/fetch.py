@@ -1,15 +1,14 @@
 """The first step of preparing: bring the original bytes. Imports neither Ray nor torch, so it starts fast."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from etude.data.catalogue import track_of
 from etude.errors import BadAudio, OutOfReach
 from etude.sources import SourceConfig, build_source
-from etude.sources.base import Track
 
 
 class Fetch:
@@ -28,7 +27,7 @@ class Fetch:
         return pa.Table.from_pylist(rows, schema=FETCHED)
 
     async def _fetch(self, row: dict[str, Any]) -> dict[str, Any]:
-        track = Track(**json.loads(row["track"]))
+        track = track_of(row["track"])
         async with self._slots:
             for attempt in range(1, self._attempts + 1):
                 try:

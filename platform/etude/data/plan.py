@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
 from etude.sources import SourceConfig, build_source
 from etude.sources.base import Source
-from etude.teachers import StoredConfig, TeacherConfig, build_teacher
+from etude.teachers import AudioSpaceConfig, StoredConfig, TeacherConfig, build_teacher
 
 
 class PrepareConfig(Section):
@@ -54,7 +55,7 @@ class Job:
 
 
 FEATURE_BYTES_A_SECOND = 29_000  # of audio: fp16 mel at 100 frames of 128 bands, and the edges of segments
-TARGET_BYTES_A_SECOND = 1_000  # of audio: vectors every 5 s
+TARGET_BYTES_A_SECOND = 1_000.0  # of audio: vectors every 5 s
 # Times real time on one core with MusiCNN alone, fetching the demo library included (benchmarks/README.md).
 SPEED = 20.0
 TYPICAL_S = 240.0  # a track's length where a source knows none
@@ -76,6 +77,7 @@ class Plan:
     need_targets: NDArray[np.bool_]  # [n_tracks, n_teachers]
     has_targets: NDArray[np.bool_]  # [n_tracks]: those of some teacher are there
     listens: NDArray[np.bool_]  # [n_teachers]: needs the audio
+    target_bytes: NDArray[np.float64]  # [n_teachers]: of its vectors for a second of audio
     quarantined: Mapping[str, Quarantined]  # by track id: left alone, at least by the first teacher
     refused: Mapping[str, Mapping[str, Quarantined]]  # by part of another teacher: left alone by that one
     again: Mapping[str, Mapping[str, Quarantined]]  # by place: in quarantine there, but tried once more
@@ -133,8 +135,8 @@ class Plan:
     def n_bytes(self) -> float:
         """Disk that preparing needs: features, targets, and files that are kept on the way."""
         features_s = float(self.durations_s[self.need_features].sum())
-        targets_s = float((self.durations_s @ self.need_targets).sum())
-        return features_s * FEATURE_BYTES_A_SECOND + targets_s * TARGET_BYTES_A_SECOND
+        targets_s = self.durations_s @ self.need_targets
+        return features_s * FEATURE_BYTES_A_SECOND + float(targets_s @ self.target_bytes)
 
     def items(self, chosen: NDArray[np.bool_]) -> Iterator[pa.Table]:
         """The chosen [n_tracks] of the tracks, as the pipeline wants them, some thousand rows at a time."""
@@ -179,11 +181,16 @@ def plan(job: Job) -> Plan:
             "which names teachers beside the one under teacher"
         )
     targets = [targets_part(teacher_id, job.recipe) for teacher_id in ids]
-    stored = {
-        part for part, teacher in zip(targets, job.teachers, strict=True) if isinstance(teacher, StoredConfig)
+    configured = dict(zip(targets, job.teachers, strict=True))
+    stored = {part for part, teacher in configured.items() if isinstance(teacher, StoredConfig)}
+    heavy = {
+        part: teacher.bytes_a_second
+        for part, teacher in configured.items()
+        if isinstance(teacher, AudioSpaceConfig)
     }
     parts = (features_part(job.recipe), *targets)
-    return compare(source, Store(job.store), parts, job.recipe.id, job.prepare.retry_quarantined, stored)
+    again = job.prepare.retry_quarantined
+    return compare(source, Store(job.store), parts, job.recipe.id, again, stored, heavy)
 
 
 def compare(
@@ -193,10 +200,12 @@ def compare(
     recipe_id: str,
     again: bool,
     stored: Collection[str] = (),
+    target_bytes: Mapping[str, float] = MappingProxyType({}),
 ) -> Plan:
     """What a store lacks of a source in its parts: features, and the targets of one or more teachers.
 
-    `again` tries quarantined tracks; `stored` are the parts of teachers that look their vectors up.
+    `again` tries quarantined tracks; `stored` are the parts of teachers that look their vectors up;
+    `target_bytes` says what a second of audio takes in parts where that is unusual.
     """
     catalogue = Catalogue.of(source.tracks())
     if not len(catalogue):
@@ -228,6 +237,7 @@ def compare(
         need_targets,
         np.asarray(has_targets.any(axis=1)),
         listens=np.array([part not in stored for part in targets]),
+        target_bytes=np.array([target_bytes.get(part, TARGET_BYTES_A_SECOND) for part in targets]),
         quarantined=chosen(targets[0], alone) | chosen(recipe_id, alone),
         refused={part: chosen(part, alone & ~at_fault[recipe_id]) for part in targets[1:]},
         again={place: chosen(place, missing & again) for place in places},

@@ -6,7 +6,6 @@ that cannot be fetched now is reported and tried again by the next run. What one
 a quarantine of that teacher's, and costs neither the mel nor another teacher's targets.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from etude.data.catalogue import track_of
 from etude.data.features import Featurize
 from etude.data.fetch import Fetch
 from etude.data.plan import Job, Plan, plan
@@ -200,7 +200,7 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
     )  # fmt: skip
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.to_pylist():
-            yield Track(**json.loads(items["track"][where[row["track_id"]]].as_py())), row
+            yield track_of(items["track"][where[row["track_id"]]].as_py()), row
 
 
 def _blocks(items: pa.Table, cpus: int) -> list[pa.Table]:

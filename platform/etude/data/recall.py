@@ -1,6 +1,5 @@
 """Targets of tracks whose features are there, from teachers that look vectors up: no audio is fetched."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -10,6 +9,7 @@ import pyarrow as pa
 
 from etude.audio.segment import segments_of
 from etude.data.answers import answer
+from etude.data.catalogue import track_of
 from etude.data.plan import Job, Plan
 from etude.data.shards import PREPARED, write_rows
 from etude.data.store import Store
@@ -29,7 +29,7 @@ def recall(job: Job, store: Store, planned: Plan) -> Iterator[tuple[Track, dict[
     for items in planned.items(planned.recalled):
         texts, needed = items["track"].to_pylist(), items["need_targets"].to_pylist()
         for text, asked in zip(texts, needed, strict=True):
-            track = Track(**json.loads(text))
+            track = track_of(text)
             missing[where[track.id]].append((track, asked))
     try:
         for shard, members in missing.items():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from etude.config import Section
-from etude.data.batches import Dataset, TrackRow
+from etude.data.batches import Dataset
 from etude.errors import UserError
 
 
@@ -72,12 +72,13 @@ class TrainingSegments:
 
     def _groups(self, batch_size: int, seed: int, epoch: int) -> Iterator[list[list[tuple[int, int]]]]:
         """Every global batch as the groups of items that must stay together."""
+        counts = [len(row.segment_targets) for row in self.dataset]
         if self.sampling.strategy == "segments":
             at_once = batch_size
-            groups = [[item] for item in epoch_order(self.dataset, seed, epoch, self._per_track)]
+            groups = [[item] for item in epoch_order(counts, seed, epoch, self._per_track)]
         else:
             at_once = self._tracks_at_once(batch_size)
-            groups = epoch_groups(self.dataset, seed, epoch, self._per_track)
+            groups = epoch_groups(counts, seed, epoch, self._per_track)
         if len(groups) < at_once:
             groups = (groups * -(-at_once // len(groups)))[:at_once]
         for start in range(0, len(groups) - at_once + 1, at_once):
@@ -96,24 +97,23 @@ class TrainingSegments:
         return batch_size // self._per_track
 
 
-def epoch_order(
-    dataset: Sequence[TrackRow], seed: int, epoch: int, segments_per_track: int
-) -> list[tuple[int, int]]:
-    """The (track, segment) pairs of an epoch: no segment of a track twice before all came once."""
+def epoch_order(counts: Sequence[int], seed: int, epoch: int, per_track: int) -> list[tuple[int, int]]:
+    """The (track, item) pairs of an epoch, where track i has `counts[i]` items: segments, or captions.
+
+    They come in rounds of all tracks, and no item of a track twice before all came once.
+    """
     generator = np.random.default_rng([seed, epoch])
     rounds: list[tuple[int, int]] = []
-    drawn = [generator.permutation(len(row.segment_targets)) for row in dataset]
-    for turn in range(segments_per_track):
-        for track in generator.permutation(len(dataset)):
+    drawn = [generator.permutation(count) for count in counts]
+    for turn in range(per_track):
+        for track in generator.permutation(len(counts)):
             choice = drawn[track]
             rounds.append((int(track), int(choice[turn % len(choice)])))
     return rounds
 
 
-def epoch_groups(
-    dataset: Sequence[TrackRow], seed: int, epoch: int, segments_per_track: int
-) -> list[list[tuple[int, int]]]:
-    """Each track's (track, segment) pairs of an epoch, as many as there are and never one twice."""
+def epoch_groups(counts: Sequence[int], seed: int, epoch: int, per_track: int) -> list[list[tuple[int, int]]]:
+    """Each track's (track, item) pairs of an epoch, as many as there are and never one twice."""
     generator = np.random.default_rng([seed, epoch])
-    drawn = [generator.permutation(len(row.segment_targets))[:segments_per_track] for row in dataset]
-    return [[(int(t), int(segment)) for segment in drawn[t]] for t in generator.permutation(len(dataset))]
+    drawn = [generator.permutation(count)[:per_track] for count in counts]
+    return [[(int(t), int(item)) for item in drawn[t]] for t in generator.permutation(len(counts))]

@@ -1,7 +1,7 @@
-"""Training, validation and test sets that share no piece and no work (album, mass, quartet)."""
+"""Training, validation and test sets that share no piece and no work (album, mass, quartet, clip)."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +17,10 @@ class SplitConfig(Section):
     """How much is held out. The seed is its own, so that another training seed keeps the same test set."""
 
     validation: float = Field(0.12, gt=0, lt=0.5, description="share of works for choosing a student")
-    test: float = Field(0.15, gt=0, lt=0.5, description="share of works that no choice ever sees")
+    test: float = Field(
+        0.15, gt=0, lt=0.5,
+        description="share of works that no choice ever sees; it has no say where the source holds works out",
+    )  # fmt: skip
     seed: int = 0
 
     @model_validator(mode="after")
@@ -27,35 +30,58 @@ class SplitConfig(Section):
         return self
 
 
-def split(tracks: Iterable[Track], config: SplitConfig) -> dict[SplitName, list[Track]]:
+def split(
+    tracks: Iterable[Track], config: SplitConfig, held_out: Collection[str] = ()
+) -> dict[SplitName, list[Track]]:
     """Assign whole works by a hash of their name, so that a growing library moves no work.
 
-    Only where a set would be empty, the work whose hash comes nearest is moved into it. Raises UserError
-    below three works.
+    Where a track says that it is held out, or there are works in `held_out`, exactly those works are the test
+    set, and the hash divides the others. Only where a set would be empty, the work whose hash comes nearest
+    is moved into it. Raises UserError if there are too few works for three sets.
     """
     by_work: dict[str, list[Track]] = {}
     for track in tracks:
         by_work.setdefault(track.work, []).append(track)
-    if len(by_work) < 3:
+    apart = {work for work, members in by_work.items() if any(track.held_out for track in members)}
+    apart.update(held_out)
+    named = by_work.keys() & apart
+    ranked = sorted(by_work.keys() - apart, key=lambda work: _position(work, config.seed))
+    if apart:
+        _check_apart(len(named), len(ranked))
+    elif len(ranked) < 3:
         raise UserError(
-            f"{len(by_work)} usable works (albums, or tracks without an album) cannot be split into "
+            f"{len(ranked)} usable works (albums, or tracks without an album) cannot be split into "
             "training, validation and test: at least 3 are needed; add music or album tags"
         )
-    ranked = sorted(by_work, key=lambda work: _position(work, config.seed))
-    held_out = config.validation + config.test
-    n_test = sum(_position(work, config.seed) < config.test for work in ranked)
-    n_held = sum(_position(work, config.seed) < held_out for work in ranked)
-    n_test = min(max(n_test, 1), len(ranked) - 2)
+    share_test = 0.0 if apart else config.test
+    share_held = share_test + config.validation
+    n_test = sum(_position(work, config.seed) < share_test for work in ranked)
+    n_held = sum(_position(work, config.seed) < share_held for work in ranked)
+    n_test = 0 if apart else min(max(n_test, 1), len(ranked) - 2)
     n_held = min(max(n_held, n_test + 1), len(ranked) - 1)
-    works: dict[SplitName, list[str]] = {
+    works: dict[SplitName, Iterable[str]] = {
         "train": ranked[n_held:],
         "validation": ranked[n_test:n_held],
-        "test": ranked[:n_test],
+        "test": named or ranked[:n_test],
     }
     return {
         name: sorted((track for work in chosen for track in by_work[work]), key=lambda track: track.id)
         for name, chosen in works.items()
     }
+
+
+def _check_apart(n_named: int, n_others: int) -> None:
+    """Raise UserError if a source that holds tracks out leaves a set empty."""
+    if not n_named:
+        raise UserError(
+            "none of the tracks that the source holds out for testing is usable: prepare them, or see why "
+            "they are in quarantine"
+        )
+    if n_others < 2:
+        raise UserError(
+            f"the source holds {n_named} usable works (clips, albums, or tracks with neither) out for "
+            f"testing and leaves {n_others}: at least 2 others are needed, for training and validation"
+        )
 
 
 def _position(work: str, seed: int) -> float:

@@ -30,12 +30,16 @@ _AT_ONCE = 256  # texts looked up, or put to the teacher, at a time
 class CachedTeacher:
     """A teacher's vectors by text, each computed once; many processes may use one folder at a time."""
 
-    def __init__(self, teacher: TextTeacher, folder: Path) -> None:
-        """The file is `<folder>/<teacher.id>.sqlite`. Raises UserError if it cannot be used."""
+    def __init__(self, teacher: TextTeacher, folder: Path, *, cuts: bool = False) -> None:
+        """The file is `<folder>/<teacher.id>.sqlite`. Raises UserError if it cannot be used.
+
+        With `cuts` the teacher may cut texts that are too long, which it warns of.
+        """
         self.id, self.dim = teacher.id, teacher.dim
         self.normalized, self.license = teacher.normalized, teacher.license
         self.path = folder / f"{teacher.id}.sqlite"
         self._teacher = teacher
+        self._cuts = cuts
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -52,7 +56,7 @@ class CachedTeacher:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [n, dim] of texts, of which the teacher is asked only for the new ones.
 
-        Raises UserError if one of these is longer than the teacher takes: it would be cut.
+        Raises UserError if one of these is longer than the teacher takes and must not be cut.
         """
         vectors_ND = np.empty((len(texts), self.dim), dtype=np.float32)
         for start in range(0, len(texts), _AT_ONCE):
@@ -68,7 +72,7 @@ class CachedTeacher:
         new = {key: text for key, text in wanted.items() if key not in known}
         if new:
             asked = list(new.values())
-            for index in self._teacher.too_long(asked):
+            for index in () if self._cuts else self._teacher.too_long(asked):
                 shown = shorten(asked[index])
                 raise UserError(f"the text {shown!r} is longer than {self.id} takes: shorten its terms")
             vectors_ND = np.asarray(self._teacher.embed(asked), dtype="<f4")

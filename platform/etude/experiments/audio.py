@@ -15,7 +15,7 @@ from etude.data.batches import Dataset, Splits, open_splits
 from etude.data.live import LiveSegments
 from etude.data.sampling import SamplingConfig, TrainingSegments
 from etude.errors import UserError
-from etude.experiments.library import LibraryExperiment, fetcher
+from etude.experiments.library import LibraryExperiment, fetcher, taught_by_segment
 from etude.objectives.distillation import ObjectiveConfig
 from etude.sources import build_source
 from etude.students import StudentConfig, build_student
@@ -34,10 +34,18 @@ class AudioExperiment(LibraryExperiment):
         "student", "objective", "augment", "sampling",
     }  # fmt: skip
 
+    learns: ClassVar[bool] = True  # False for a job that only prepares, checks or uses
+
     student: StudentConfig = StudentConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     augment: AugmentConfig = AugmentConfig()
     sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _taught(self) -> Self:
+        if self.learns:
+            taught_by_segment([self.teacher])
+        return self
 
     @model_validator(mode="after")
     def _compiled_or_recomputed(self) -> Self:

@@ -22,12 +22,20 @@ class TrackingConfig(Section):
     uri: str | None = Field(
         None, description="an MLflow server; without one, MLFLOW_TRACKING_URI, or one started here"
     )
+    tensorboard: Path | None = Field(
+        None, description="a folder in which every run writes for TensorBoard too; none: MLflow alone"
+    )
+
+    @field_validator("tensorboard")
+    @classmethod
+    def _absolute(cls, folder: Path | None) -> Path | None:
+        return folder and folder.expanduser().absolute()
 
 
 class Experiment(Settings):
     """The keys that every experiment has."""
 
-    system: ClassVar[str]  # names the experiment and the model in MLflow: etude-<system>
+    system: ClassVar[str]  # names the experiment in MLflow: etude-<system>
     shared: ClassVar[frozenset[str]] = frozenset({"home", "tracking"})  # what trials of a sweep must share
     shaping: ClassVar[frozenset[str]] = frozenset({"seed", "training"})  # what a trained student depends on
     judged_by: ClassVar[str] = "skill"  # the figure that is `Figures.score`
@@ -41,6 +49,11 @@ class Experiment(Settings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()  # workers run in folders of their own
+
+    @property
+    def published_as(self) -> str:
+        """Names the model in MLflow, without `etude-`, and the winner's configuration."""
+        return self.system
 
     @property
     def cache(self) -> Path:

@@ -1,7 +1,7 @@
 """What experiments share that learn from a prepared library of music."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -14,7 +14,7 @@ from etude.data.store import Store
 from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.sources import AudioMuseConfig, DemoConfig, SourceConfig, Track, build_source
-from etude.teachers import MusiCNNConfig, StoredConfig, TeacherConfig, build_teacher
+from etude.teachers import AudioSpaceConfig, MusiCNNConfig, StoredConfig, TeacherConfig, build_teacher
 from etude.teachers.stored import StoredTeacher
 
 
@@ -22,7 +22,7 @@ class LibraryExperiment(Experiment):
     """Which music, heard how, with whose targets, and how it is divided."""
 
     shared: ClassVar[frozenset[str]] = Experiment.shared | {
-        "source", "recipe", "teacher", "prepare", "split",
+        "source", "recipe", "teacher", "prepare", "split", "accept_licence",
     }  # fmt: skip
     shaping: ClassVar[frozenset[str]] = Experiment.shaping | {"recipe", "teacher"}
 
@@ -31,6 +31,10 @@ class LibraryExperiment(Experiment):
     teacher: TeacherConfig = Field(MusiCNNConfig(), discriminator="name")
     prepare: PrepareConfig = PrepareConfig()
     split: SplitConfig = SplitConfig()
+    # No dump holds it: it is part of no sweep's identity, and a configuration that is kept accepts nothing.
+    accept_licence: bool = Field(
+        False, exclude=True, description="accept, once, that a teacher's weights forbid commercial use"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -68,6 +72,16 @@ class LibraryExperiment(Experiment):
         if teacher.dsn is None:
             teacher = teacher.model_copy(update={"dsn": self.source.dsn})
         return teacher.model_copy(update={"version": StoredTeacher(teacher).version})
+
+
+def taught_by_segment(teachers: Sequence[TeacherConfig]) -> None:
+    """Raises ValueError for a teacher that says nothing of the recipe's segments."""
+    for teacher in teachers:
+        if isinstance(teacher, AudioSpaceConfig):
+            raise ValueError(
+                f"the teacher {teacher.title} gives vectors of windows of its own, not of segments, from "
+                "which a student learns here: choose another"
+            )
 
 
 def prepare_job(settings: LibraryExperiment) -> Job:

@@ -13,15 +13,11 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from etude.audio.augment import AugmentConfig
-from etude.data.batches import Splits, open_splits
-from etude.data.captions import read_captions
 from etude.data.music_text import Captioned, MusicTextSplits, add_captions
 from etude.data.sampling import SamplingConfig, TrainingSegments
 from etude.data.text import CachedTeacher
-from etude.errors import UserError
-from etude.experiments.library import LibraryExperiment
-from etude.sources import build_source
-from etude.sources.captions import CaptionConfig, TemplateCaptions
+from etude.experiments.captioned import CaptionedExperiment
+from etude.experiments.library import taught_by_segment
 from etude.students import StudentConfig, build_student
 from etude.students.cost import Cost, count
 from etude.students.text import build_text_student
@@ -39,20 +35,19 @@ _TERMS = {"msd_musicnn": "musicnn", "clap": "clap", "laion_clap": "clap",
           "embedding": "musicnn", "clap_embedding": "clap"}  # fmt: skip
 
 
-class MusicTextExperiment(LibraryExperiment):
+class MusicTextExperiment(CaptionedExperiment):
     """Every key of a music-text experiment. Files: --config FILE.yaml. Environment: ETUDE_DIM=128."""
 
     system: ClassVar[str] = "music-text"
     judged_by: ClassVar[str] = "text_to_music_mrr"
-    shared: ClassVar[frozenset[str]] = LibraryExperiment.shared | {
-        "captions", "tokenizer", "learned_tokenizer", "text_teacher",
+    shared: ClassVar[frozenset[str]] = CaptionedExperiment.shared | {
+        "tokenizer", "learned_tokenizer", "text_teacher",
     }  # fmt: skip
     # The data's hash stands for the captions and the tokenizer: not what they cost, or where they lie.
-    shaping: ClassVar[frozenset[str]] = LibraryExperiment.shaping | {
+    shaping: ClassVar[frozenset[str]] = CaptionedExperiment.shaping | {
         "text_teacher", "music", "text", "dim", "objective", "augment", "sampling",
     }  # fmt: skip
 
-    captions: CaptionConfig = TemplateCaptions()
     text_teacher: TextTeacherConfig | None = Field(
         None, description="a model whose vectors of captions are learned too: clap_text, or minilm"
     )
@@ -75,6 +70,7 @@ class MusicTextExperiment(LibraryExperiment):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        taught_by_segment(self.teachers)
         if self.sampling.strategy != "segments":
             raise ValueError("captions are compared with segments: leave sampling.strategy at segments")
         if self.augment.mixup_alpha or self.augment.targets == "recomputed":
@@ -127,20 +123,9 @@ class MusicTextExperiment(LibraryExperiment):
         teachers = tuple(build_teacher(one) for one in self.teachers)
         reader = None if self.text_teacher is None else build_text_teacher(self.text_teacher)
         cached = None if reader is None else CachedTeacher(reader, self.cache / "text")
-        splits, captions = self._captioned_splits()
+        splits, captions = self.captioned_splits()
         captioned = add_captions(splits, captions, self.tokens(), cached)
         return MusicTextStudy(self, teachers, reader, captioned)
-
-    def _captioned_splits(self) -> tuple[Splits, Mapping[str, tuple[str, ...]]]:
-        source = build_source(self.source, self.cache)
-        captions = read_captions(self.store, self.captions, list(self.store.read_catalogue(source.id)))
-        if not captions:
-            raise UserError(
-                f"no track of {source.id} has captions made as {self.captions.id} makes them: run "
-                "jobs/train_music_text.py without --skip-data-prep"
-            )
-        ids = [build_teacher(one).id for one in self.teachers]
-        return open_splits(self.store, source.id, self.recipe, ids, self.split, only=captions), captions
 
     @property
     def _tokenizers(self) -> Path:
@@ -148,7 +133,7 @@ class MusicTextExperiment(LibraryExperiment):
 
     def _learn_tokens(self) -> Path:
         """Learn a tokenizer from the captions of the training set, and keep it below home by its contents."""
-        splits, captions = self._captioned_splits()
+        splits, captions = self.captioned_splits()
         content = train_tokenizer(
             [text for row in splits.train for text in captions[row.track.id]], self.learned_tokenizer
         )

@@ -17,12 +17,14 @@ from etude.export.audio import gate_audio, licenses
 from etude.export.card import Card
 from etude.export.onnx import run_onnx, session
 from etude.export.parity import Parity, check_parity, compare, require
-from etude.sources.captions import TemplateCaptions
 from etude.students.tokens import Tokens
 from etude.systems import music_text
 from etude.systems.music_text import MusicText
 
 GATE_CAPTIONS = 64
+_CAPTIONS = {
+    "template": "made by templates", "openai": "made by a language model", "own": "that came with the music",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class MusicTextRelease:
 
     def card(self) -> Card:
         study, recipe, length = self.study, self.study.settings.recipe, self.study.settings.text.max_tokens
-        made = "templates" if isinstance(study.settings.captions, TemplateCaptions) else "a language model"
+        captions = _CAPTIONS[study.settings.captions.name]
         return Card(
             tags=("music", "text-to-music-retrieval", "distillation"),
             what=f"{recipe.segment_samples / recipe.sample_rate:g} s of music and for captions",
@@ -90,7 +92,7 @@ class MusicTextRelease:
                 ),
                 ("text_encoder.onnx", f"`input_ids`, `attention_mask` (batch, {length}) int64"),
             ),
-            figures_on=f"{len(study.test.dataset)} held-out tracks with captions made by {made}",
+            figures_on=f"{len(study.test.dataset)} held-out tracks with captions {captions}",
             licenses=(
                 f"the teachers' weights: {self.record()['teacher_license']}",
                 *(f"{count} tracks: {one}" for one, count in licenses(study.splits.train.dataset).items()),

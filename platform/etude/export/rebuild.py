@@ -17,10 +17,12 @@ from etude.experiments.base import Experiment, Study
 from etude.experiments.library import LibraryExperiment
 from etude.experiments.music_text import MusicTextExperiment
 from etude.experiments.text import TextExperiment
+from etude.experiments.text_projection import TextProjectionExperiment
 from etude.export.audio import AudioRelease
 from etude.export.music_text import MusicTextRelease
 from etude.export.release import Release
 from etude.export.text import TextRelease
+from etude.export.text_projection import TextProjectionRelease
 from etude.training.checkpoint import State, load_checkpoint
 
 E = TypeVar("E", bound=Experiment)
@@ -28,6 +30,7 @@ SYSTEMS: dict[str, tuple[type[Experiment], Callable[[Any], Release]]] = {
     AudioExperiment.system: (AudioExperiment, AudioRelease),
     TextExperiment.system: (TextExperiment, TextRelease),
     MusicTextExperiment.system: (MusicTextExperiment, MusicTextRelease),
+    TextProjectionExperiment.system: (TextProjectionExperiment, TextProjectionRelease),
 }
 log = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> Release:
     if not all(isinstance(one, Mapping) and one for one in (config, identity, model)):
         raise UserError(
             f"{checkpoint} does not say which configuration made it: give one of jobs/train_audio.py, "
-            "jobs/train_text.py, jobs/train_music_text.py or a sweep"
+            "jobs/train_text.py, jobs/train_music_text.py, jobs/train_projection.py or a sweep"
         )
     assert config is not None and identity is not None
     if identity.get("system") not in SYSTEMS:

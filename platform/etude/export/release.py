@@ -97,7 +97,7 @@ def export_checkpoint(release: Release, checkpoint: Path, folder: Path, git_comm
 
     Raises UserError if the files do not agree with PyTorch; none is in the folder then.
     """
-    study, name = release.study, f"etude-{release.study.settings.system}"
+    study, name = release.study, f"etude-{release.study.settings.published_as}"
     state = load_checkpoint(checkpoint)["model"]
     system: Any = study.system(0, state)
     system.eval()

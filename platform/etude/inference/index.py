@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,16 @@ from etude.sources.base import Track
 EXACT_UP_TO = 50_000  # vectors: comparing all of 256 numbers takes some 10 ms, and building a graph minutes
 _ADDED = 10_000  # at a time, between two calls of `progress`
 _BREADTH = 256  # of the walk through the graph when it is searched; usearch's own default is 64
+
+
+class TrackIndex(Protocol):
+    """What searching a library needs, whoever does it."""
+
+    def __len__(self) -> int: ...
+
+    def track(self, track_id: str) -> Track | None: ...
+
+    def search(self, vector_D: NDArray[np.float32], k: int) -> list[tuple[Track, float]]: ...
 
 
 class Index:

@@ -8,15 +8,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
-from etude.audio.decode import check_audible, decode
 from etude.audio.mel import log_mel
 from etude.audio.recipe import FeatureRecipe
 from etude.audio.waveform import prepare_waveform
 from etude.data.batches import Features
-from etude.data.plan import PrepareConfig
-from etude.errors import BadAudio, UserError
+from etude.errors import UserError
 from etude.evaluation.text import TextFile, read_record
 from etude.export.onnx import run_onnx, session
+from etude.inference.audio_file import read_audio
 from etude.inference.nearest import library_vectors, weights_hash
 from etude.inference.student import BATCH_SIZE
 
@@ -30,6 +29,7 @@ class Pair:
 
     def __init__(self, music: Path, text: TextFile, recipe: FeatureRecipe) -> None:
         self.music = music
+        self.folder = music.parent
         self.recipe = recipe
         self.hash = weights_hash(music)  # of the music encoder: names what was made with it
         self._session = session(music)
@@ -64,14 +64,7 @@ class Pair:
 
     def file(self, path: Path) -> NDArray[np.float32]:
         """The vector [dim] of an audio file. Raises UserError if it cannot be read or used."""
-        usual = PrepareConfig()
-        try:
-            audio = decode(path.expanduser().read_bytes())
-            check_audible(audio, usual.min_duration_s, usual.silence_dbfs)
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}; give an audio file") from None
-        except BadAudio as error:
-            raise UserError(f"{path} cannot be used ({error}): give another file") from None
+        audio = read_audio(path)
         mel = log_mel(prepare_waveform(audio, self.recipe), self.recipe)
         vector_D: NDArray[np.float32] = run_onnx(self._session, mel.segments()[:, None], BATCH_SIZE).mean(
             axis=0

@@ -54,7 +54,7 @@ class Page:
             found = await asyncio.to_thread(self._library.find, query, int(k))
         except UserError as error:
             return _error(400, str(error))
-        known = self._library.pair.knows(query)
+        known = self._library.reader.knows(query)
         return web.json_response(_answer(found) | {"known": known}, headers={"Cache-Control": "no-store"})
 
     async def audio(self, request: web.Request) -> web.Response:

@@ -1,13 +1,15 @@
 """What `jobs/embed_library.py` and `jobs/search.py` can be told."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from etude.config import Secret, Settings, default_home, merge, read_yaml
 from etude.experiments.audio import AudioExperiment
+from etude.export.text_projection import HEAD
+from etude.inference.milvus import MilvusConfig
 from etude.inference.pair import MUSIC
 from etude.sources import DemoConfig, SourceConfig
 from etude.teachers.stored import Table
@@ -17,6 +19,8 @@ MOST = 100  # tracks that an answer holds
 
 class EmbedLibrary(AudioExperiment):
     """Embed a library. Files: --config FILE.yaml. Environment: ETUDE_SOURCE__DSN=postgresql://..."""
+
+    learns: ClassVar[bool] = False
 
     plan: bool = False
     model: Path | None = Field(None, description="an exported student, *_waveform.onnx")
@@ -38,11 +42,16 @@ class Search(Settings):
     home: Path = Field(default_factory=default_home, description="where all that is made lies")
     source: SourceConfig = Field(DemoConfig(), discriminator="name")
     model: Path | None = Field(
-        None, description="an export folder, or its music_encoder.onnx; without one, the newest below home"
+        None,
+        description="an export folder, or its music_encoder.onnx; without one, the newest below home",
     )
     text: Path | None = Field(None, description="text_encoder.onnx; without one, that beside the model")
     like: Path | None = Field(None, description="an audio file: what sounds like it, instead of a query")
     top: int = Field(10, ge=1, le=MOST, description="tracks shown")
+    index: Literal["built-in", "milvus"] = Field(
+        "built-in", description="built-in: exact, beyond 50,000 tracks a graph; or a Milvus collection"
+    )
+    milvus: MilvusConfig = MilvusConfig()
     serve: bool = Field(False, description="offer a page in the browser, until Ctrl-C")
     host: str = Field("127.0.0.1", description="the address that the page listens on")
     port: int = Field(8780, ge=0, le=65535, description="of the page; 0: any that is free")
@@ -54,6 +63,12 @@ class Search(Settings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _one_index(self) -> Self:
+        if self.index != "milvus" and self.milvus != MilvusConfig():
+            raise ValueError("milvus.* is for --index milvus: give that too, or leave it out")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -71,9 +86,10 @@ class Search(Settings):
 
 
 def newest_export(home: Path) -> Path | None:
-    """The folder below `home` with the music encoder that was exported last, None if there is none."""
-    found = (home.expanduser() / "exports" / "music-text").glob(f"*/{MUSIC}")
-    return max((file.parent for file in found), key=lambda p: (p / MUSIC).stat().st_mtime_ns, default=None)
+    """The folder below `home` that can be searched with and was exported last, None if there is none."""
+    exports = home.expanduser() / "exports"
+    found = [*exports.glob(f"music-text/*/{MUSIC}"), *exports.glob(f"text-projection/*/{HEAD}")]
+    return max(found, key=lambda file: file.stat().st_mtime_ns).parent if found else None
 
 
 def _kind(source: object) -> object:

@@ -21,8 +21,10 @@ _ROWS = 512  # of the matrix of all cosines that are held at a time: 8 MB in a b
 class ContrastiveConfig(Section):
     """How music and text are contrasted. The temperature to start with: facts/audiomuse.md, seed 000."""
 
-    form: Literal["infonce", "sigmoid"] = Field(
-        "infonce", description="softmax over the batch, or SigLIP's sigmoid of every pair"
+    form: Literal["infonce", "decoupled", "sigmoid"] = Field(
+        "infonce",
+        description="softmax over the batch; the same over what does not belong together alone (DCL, "
+        "arXiv:2110.06848); or SigLIP's sigmoid of every pair",
     )
     temperature: float = Field(0.07, gt=0, description="cosines are divided by it; at the start if learned")
     learned: bool = Field(True, description="the temperature moves with the weights, and the sigmoid's bias")
@@ -46,7 +48,7 @@ class ContrastiveConfig(Section):
                 f"temperature ({self.temperature}) must lie between min_temperature ({low}) and "
                 f"max_temperature ({high})"
             )
-        if self.form == "infonce" and self.bias != _BIAS:
+        if self.form != "sigmoid" and self.bias != _BIAS:
             raise ValueError("bias belongs to the sigmoid form: leave it out, or set form to sigmoid")
         return self
 
@@ -107,7 +109,8 @@ class Contrast(nn.Module):
         Row i of `text_BD` describes row i of `music_BD`; lengths do not matter. `track_B` and `caption_B`,
         [b] int64, number what is one track and one caption, and mean the same on all ranks: what shares
         either belongs together too. Least is, for infonce, the mean of ln(texts that belong to an item),
-        which is 0 where each has one, and 0 for sigmoid.
+        which is 0 where each has one, and 0 for sigmoid. Decoupled may be negative: never below the mean of
+        ln(texts that do not belong to an item) - 2 / temperature, and what belongs to everything counts 0.
         """
         with torch.autocast(music_BD.device.type, enabled=False):
             # One exchange, so that nothing of its gradient comes between those of the encoders.
@@ -118,7 +121,10 @@ class Contrast(nn.Module):
             music, text = (normalize(x, dim=1) for x in pair_BE.chunk(2, dim=1))
             if self._config.form == "sigmoid":
                 return self._by_rows(_sigmoid, music, text, id_BK)
-            both = self._by_rows(_infonce, music, text, id_BK) + self._by_rows(_infonce, text, music, id_BK)
+            row_losses = _decoupled if self._config.form == "decoupled" else _infonce
+            both = self._by_rows(row_losses, music, text, id_BK) + self._by_rows(
+                row_losses, text, music, id_BK
+            )
             return both / 2
 
     def _by_rows(
@@ -144,6 +150,19 @@ def _infonce(
     together_RB = _together(id_RK, id_BK)
     wanted_R = (together_RB * logit_RB).sum(dim=1) / together_RB.sum(dim=1)
     return logit_RB.logsumexp(dim=1) - wanted_R
+
+
+def _decoupled(
+    this_RD: Tensor, other_BD: Tensor, id_RK: Tensor, id_BK: Tensor, scale: Tensor, _bias: None
+) -> Tensor:
+    """Cross entropy [r] again, with what belongs together left out of the denominator (arXiv:2110.06848)."""
+    logit_RB = scale * (this_RD @ other_BD.T)
+    together_RB = _together(id_RK, id_BK)
+    wanted_R = (together_RB * logit_RB).sum(dim=1) / together_RB.sum(dim=1)
+    # A row to which everything belongs has nothing to be told from. It keeps its logits, whose sum is finite.
+    contrasted_R = ~together_RB.all(dim=1)
+    apart_RB = logit_RB.masked_fill(together_RB & contrasted_R[:, None], -math.inf)
+    return contrasted_R * (apart_RB.logsumexp(dim=1) - wanted_R)
 
 
 def _sigmoid(

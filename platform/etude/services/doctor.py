@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 import av
@@ -41,6 +41,8 @@ TIMEOUT_S = 5.0
 
 class Doctor(AudioExperiment):
     """Check what an experiment needs. Files: --config FILE.yaml. Environment: ETUDE_SOURCE__DSN=..."""
+
+    learns: ClassVar[bool] = False
 
     clap: Path | None = Field(None, description="a CLAP ONNX file to compare AudioMuse-AI's vectors with")
     coverage: bool = Field(False, description="list AudioMuse-AI's rows and the audio whole, and compare")

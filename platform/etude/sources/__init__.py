@@ -7,16 +7,20 @@ from pydantic import Field
 
 from etude.sources.audiomuse import AudioMuseConfig, AudioMuseSource
 from etude.sources.base import Source, Track
+from etude.sources.captioned import CaptionedConfig, CaptionedSource
 from etude.sources.demo import DemoConfig, DemoSource
 from etude.sources.folder import FolderConfig, FolderSource
 from etude.sources.jellyfin import JellyfinConfig, JellyfinSource
+from etude.sources.musicbench import MusicBenchConfig, MusicBenchSource
 from etude.sources.subsonic import SubsonicConfig, SubsonicSource
 
 __all__ = [
     "AudioMuseConfig",
+    "CaptionedConfig",
     "DemoConfig",
     "FolderConfig",
     "JellyfinConfig",
+    "MusicBenchConfig",
     "Source",
     "SourceConfig",
     "SubsonicConfig",
@@ -26,7 +30,14 @@ __all__ = [
 ]
 
 SourceConfig = Annotated[
-    DemoConfig | FolderConfig | JellyfinConfig | SubsonicConfig | AudioMuseConfig, Field(discriminator="name")
+    DemoConfig
+    | FolderConfig
+    | JellyfinConfig
+    | SubsonicConfig
+    | AudioMuseConfig
+    | CaptionedConfig
+    | MusicBenchConfig,
+    Field(discriminator="name"),
 ]
 
 
@@ -41,6 +52,10 @@ def build_source(config: SourceConfig, cache: Path) -> Source:
             return SubsonicSource(config, cache)
         case AudioMuseConfig():
             return AudioMuseSource(config, cache)
+        case CaptionedConfig():
+            return CaptionedSource(config)
+        case MusicBenchConfig():
+            return MusicBenchSource(config)
         case DemoConfig():
             return DemoSource(config, cache)
 

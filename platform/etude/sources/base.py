@@ -10,7 +10,7 @@ class Track:
     """One piece of music, without its audio.
 
     `id` is stable, unique over all sources and safe as a file name; it changes when the audio changes.
-    `work` names what must not be split between training and validation (an album, a mass, a quartet).
+    `work` names what must not be split between training and validation (an album, a mass, a quartet, a clip).
     """
 
     id: str
@@ -22,11 +22,15 @@ class Track:
     n_bytes: int | None = None  # None: not known before fetching
     license: str = "unknown"
     tags: Mapping[str, str] = field(default_factory=dict)
+    captions: tuple[str, ...] = ()  # that came with the music
+    clip: str = ""  # the recording that this is an excerpt or an altered copy of
+    held_out: bool = False  # its source says that it is for testing only
 
     @property
     def work(self) -> str:
-        """The album with its artist; a track without an album is its own work."""
-        return f"{self.artist}\n{self.album}" if self.album else self.id
+        """The clip; else the album with its artist; a track with neither is its own work."""
+        album = f"{self.artist}\n{self.album}" if self.album else ""
+        return self.clip or album or self.id
 
 
 class Source(Protocol):

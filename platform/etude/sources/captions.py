@@ -1,7 +1,8 @@
 """Captions of tracks: who makes them, with which settings, and what counts as one.
 
 `caption_templates` puts sentences together from facts, `caption_client` asks a language model; which of them
-made a caption is part of where `etude.data.captions` keeps it.
+made a caption is part of where `etude.data.captions` keeps it. Others came with the music, and lie with the
+track in the catalogue.
 """
 
 import os
@@ -108,7 +109,18 @@ class OpenAICaptions(Section):
         return (tokens_in * input_usd + tokens_out * output_usd) / 1e6
 
 
-CaptionConfig = Annotated[TemplateCaptions | OpenAICaptions, Field(discriminator="name")]
+class OwnCaptions(Section):
+    """The captions that came with the music, as long as they are and in any script."""
+
+    name: Literal["own"] = "own"
+
+    @property
+    def id(self) -> str:
+        """`own`: what they say is in the hash of the data."""
+        return "own"
+
+
+CaptionConfig = Annotated[TemplateCaptions | OpenAICaptions | OwnCaptions, Field(discriminator="name")]
 
 
 @dataclass(frozen=True)
@@ -170,6 +182,19 @@ def usable_captions(texts: Iterable[object], known: Sequence[str] = ()) -> tuple
     return good, faults
 
 
+def own_captions(texts: Iterable[object]) -> tuple[str, ...]:
+    """Those of the texts that came with music that say something, each once and in one line.
+
+    Case and spaces make no difference between captions, punctuation does: in some scripts, vowels are marks.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        caption = _one_line(text) if isinstance(text, str) else ""
+        if any(character.isalnum() for character in caption):
+            found.setdefault(caption.casefold(), caption)
+    return tuple(found.values())
+
+
 def caption_fault(caption: str) -> str:
     """Why a text is no caption; empty if it is one: 3 to 40 words in one line, in Latin letters.
 
@@ -186,6 +211,13 @@ def caption_fault(caption: str) -> str:
     if latin < LATIN_SHARE * len(letters) or not letters:
         return "it is not English: its letters are not Latin"
     return ""
+
+
+def _one_line(text: str) -> str:
+    """A text without control characters, lone surrogates and runs of spaces."""
+    if not text.isprintable():  # a line break is the commonest of what is not
+        text = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+    return " ".join(text.split())
 
 
 def _bare(caption: str) -> str:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import mutagen
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
+from etude.config import Section
 from etude.errors import UserError
 from etude.sources.base import Track
 
@@ -47,18 +48,22 @@ TAG_ERRORS = (
 log = logging.getLogger(__name__)
 
 
-class FolderConfig(BaseModel):
-    """Settings of a folder of audio files."""
+class LocalFolder(Section):
+    """A folder on this machine, in the settings of a source."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["folder"] = "folder"
+    name: str
     path: Path  # `~` is the home folder
 
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()  # workers run in folders of their own
+
+
+class FolderConfig(LocalFolder):
+    """Settings of a folder of audio files."""
+
+    name: Literal["folder"] = "folder"
 
 
 class FolderSource:
@@ -70,7 +75,7 @@ class FolderSource:
     @property
     def id(self) -> str:
         """`folder-` and a hash of the folder's full path."""
-        return f"folder-{_hash(self.root)}"
+        return f"folder-{path_hash(self.root)}"
 
     def tracks(self) -> Iterator[Track]:
         """List the files with what their tags say: those of a folder, then its subfolders', by name.
@@ -78,16 +83,7 @@ class FolderSource:
         Whether a file can be decoded is not judged here. Raises UserError if the folder is missing, is no
         folder, cannot be read, or holds no audio file.
         """
-        try:
-            os.scandir(self.root).close()
-        except FileNotFoundError:
-            raise UserError(f"there is no folder {_text(self.root)}: check source.path") from None
-        except NotADirectoryError:
-            raise UserError(f"{_text(self.root)} is not a folder: set source.path to one") from None
-        except PermissionError:
-            raise UserError(
-                f"no right to read {_text(self.root)}: allow it, or set another source.path"
-            ) from None
+        check_folder(self.root)
         found = False
         for path in audio_files(self.root):
             try:
@@ -99,13 +95,12 @@ class FolderSource:
         if not found:
             endings = " ".join(sorted(AUDIO))
             raise UserError(
-                f"no audio file in {_text(self.root)}: set source.path to a folder with {endings}"
+                f"no audio file in {printable(self.root)}: set source.path to a folder with {endings}"
             )
 
     async def fetch(self, track: Track) -> bytes:
         """The file itself. Raises OSError if it can no longer be read."""
-        path = Path(os.fsdecode(unquote_to_bytes(urlsplit(track.uri).path)))
-        return await asyncio.to_thread(path.read_bytes)
+        return await asyncio.to_thread(file_of(track).read_bytes)
 
     async def aclose(self) -> None:
         """Nothing stays open."""
@@ -114,11 +109,11 @@ class FolderSource:
         stat = path.stat()
         relative = path.relative_to(self.root)
         tags, duration_s = read_tags(path)
-        parent = "" if path.parent == self.root else _text(path.parent.name)
+        parent = "" if path.parent == self.root else printable(path.parent.name)
         return Track(
-            id=f"folder-{_hash(relative, stat.st_size, stat.st_mtime_ns)}",
+            id=f"folder-{path_hash(relative, stat.st_size, stat.st_mtime_ns)}",
             uri=path.as_uri(),
-            title=tags.pop("title", "") or _text(path.stem),
+            title=tags.pop("title", "") or printable(path.stem),
             artist=tags.pop("artist", ""),
             album=tags.pop("album", "") or parent,
             duration_s=duration_s,
@@ -128,12 +123,29 @@ class FolderSource:
         )
 
 
+def check_folder(root: Path) -> None:
+    """Raise UserError if the folder that source.path names is missing, is no folder, or cannot be read."""
+    try:
+        os.scandir(root).close()
+    except FileNotFoundError:
+        raise UserError(f"there is no folder {printable(root)}: check source.path") from None
+    except NotADirectoryError:
+        raise UserError(f"{printable(root)} is not a folder: set source.path to one") from None
+    except PermissionError:
+        raise UserError(f"no right to read {printable(root)}: allow it, or set another source.path") from None
+
+
+def file_of(track: Track) -> Path:
+    """The file that a track's `file:` address means, whatever bytes its name is made of."""
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(track.uri).path)))
+
+
 def audio_files(root: Path) -> Iterator[Path]:
     """Audio files below `root` in a stable order; a folder reached twice through links is read once."""
     seen: set[tuple[int, int]] = set()
 
     def unreadable(error: OSError) -> None:
-        log.warning("passed over %s: %s", _text(Path(error.filename)), error.strerror)
+        log.warning("passed over %s: %s", printable(Path(error.filename)), error.strerror)
 
     for folder, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
         stat = os.stat(folder)
@@ -152,7 +164,7 @@ def read_tags(path: Path) -> tuple[dict[str, str], float | None]:
     try:
         file = mutagen.File(path, easy=True)
     except TAG_ERRORS as error:
-        log.debug("no tags from %s: %s", _text(path), error)
+        log.debug("no tags from %s: %s", printable(path), error)
         return {}, None
     if file is None:  # a format that mutagen does not know
         return {}, None
@@ -176,10 +188,11 @@ def _value(tags: Any, names: tuple[str, ...]) -> str:
     return ""
 
 
-def _text(name: str | Path) -> str:
-    """A file name as printable text, whatever bytes it is made of."""
+def printable(name: str | Path) -> str:
+    """A file name as text that can be shown and stored, whatever bytes it is made of."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _hash(*parts: Path | int) -> str:
+def path_hash(*parts: Path | str | int) -> str:
+    """Sixteen hexadecimal digits for an id, whatever bytes a path is made of."""
     return hashlib.sha256(b"\0".join(os.fsencode(str(part)) for part in parts)).hexdigest()[:16]

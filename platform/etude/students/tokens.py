@@ -69,8 +69,13 @@ class Tokens:
         )
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        # A command line may hold bytes that are no text, which Python hands on as lone surrogates.
-        return self._tokenizer.encode_batch([text.encode("utf-8", "replace").decode() for text in texts])
+        return self._tokenizer.encode_batch([readable(text) for text in texts])
+
+
+def readable(text: str) -> str:
+    """The text with a question mark for what cannot be encoded, at which a tokenizer would fail."""
+    # A command line may hold bytes that are no text, which Python hands on as lone surrogates.
+    return text.encode("utf-8", "replace").decode()
 
 
 def shorten(text: str) -> str:

@@ -1,6 +1,6 @@
 """What the training loop and the export know of a system."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,6 +70,10 @@ class System(Protocol):
         """Put a learned logit scale back to where it starts. Raises UserError if there is none."""
         ...
 
+    def rate_of(self, parameter: str) -> float:
+        """What the learning rate is multiplied by for the parameter of this name."""
+        ...
+
     def losses(self, batch: Any, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Named loss terms, each a scalar; with a generator, of the augmented batch."""
         ...
@@ -91,16 +95,3 @@ def part_of(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The state dict of a system's submodule, from the system's."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def parameters_with_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters that weight decay is for (matrices and kernels), and the others (biases, norms)."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for parameter in _trained(module.parameters()):
-        (decayed if parameter.ndim > 1 else free).append(parameter)
-    return decayed, free
-
-
-def _trained(parameters: Iterable[nn.Parameter]) -> Iterable[nn.Parameter]:
-    return (parameter for parameter in parameters if parameter.requires_grad)

@@ -54,6 +54,9 @@ class Distilled(nn.Module):
     def compile_student(self) -> None:
         self.student.compile()
 
+    def rate_of(self, parameter: str) -> float:
+        return 1.0
+
     def reset_logit_scale(self) -> None:
         if self._objective.logit_scale != "learned":
             raise UserError("there is no learned logit scale to reset: set objective.logit_scale to learned")

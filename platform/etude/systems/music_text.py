@@ -127,6 +127,9 @@ class MusicText(nn.Module):
         self.music.compile()
         self.text.compile()
 
+    def rate_of(self, parameter: str) -> float:
+        return 1.0
+
     def reset_logit_scale(self) -> None:
         if not self._learned_scale:
             raise UserError(

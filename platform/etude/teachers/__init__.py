@@ -9,14 +9,22 @@ from etude.teachers.anchors import AnchorSource
 from etude.teachers.base import Targets, Teacher
 from etude.teachers.clap import Clap
 from etude.teachers.laion_clap import LaionClap
+from etude.teachers.mert import Mert
+from etude.teachers.muq import MuQ
+from etude.teachers.music2latent import Music2Latent
 from etude.teachers.musicnn import MusiCNN
 from etude.teachers.paths import LocalPath
+from etude.teachers.spaces import AudioSpaceConfig, MertConfig, MuQConfig, Music2LatentConfig
 from etude.teachers.stored import StoredConfig, StoredTeacher
 
 __all__ = [
+    "AudioSpaceConfig",
     "ClapConfig",
     "LaionClapConfig",
+    "MertConfig",
+    "MuQConfig",
     "MusiCNNConfig",
+    "Music2LatentConfig",
     "StoredConfig",
     "Targets",
     "Teacher",
@@ -69,7 +77,8 @@ class LaionClapConfig(Section):
 
 
 TeacherConfig = Annotated[
-    MusiCNNConfig | ClapConfig | LaionClapConfig | StoredConfig, Field(discriminator="name")
+    MusiCNNConfig | ClapConfig | LaionClapConfig | MuQConfig | MertConfig | Music2LatentConfig | StoredConfig,
+    Field(discriminator="name"),
 ]
 
 
@@ -84,5 +93,11 @@ def build_teacher(config: TeacherConfig, device: str = "cpu") -> Teacher:
             return Clap(config.model, config.batch_size, device, config.anchor_source)
         case LaionClapConfig():
             return LaionClap(config.checkpoint, device)
+        case MuQConfig():
+            return MuQ(config.weights, config.batch_size, device)
+        case MertConfig():
+            return Mert(config.weights, config.batch_size, device)
+        case Music2LatentConfig():
+            return Music2Latent(config.weights, config.batch_size, device)
         case StoredConfig():
             return StoredTeacher(config)

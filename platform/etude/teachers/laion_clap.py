@@ -26,12 +26,14 @@ from etude.errors import UserError
 from etude.sources.base import Track
 from etude.teachers.base import Targets
 from etude.teachers.clap import DIM, RECIPE, clap_mel, track_vector, units
-from etude.torch_file import read_torch_file
+from etude.teachers.weights import fill
+from etude.torch_file import NUMBERS, read_torch_file
 
 _INSTALL = "pip install --no-deps laion-clap==1.1.7 torchlibrosa==0.1.0, and pip install librosa"
 _PACKAGE = "etude_laion_htsat"  # a name of our own: the package's would execute all of it
 _CLASSES = 527  # of AudioSet, whose classifier is a part of HTSAT
 _WIDTH = 1024  # of HTSAT-base
+_WHAT = "CLAP with HTSAT-base and without fusion"
 
 
 class LaionClap:
@@ -50,8 +52,8 @@ class LaionClap:
         with torch.device("meta"):
             projection = nn.Sequential(nn.Linear(_WIDTH, DIM), nn.ReLU(), nn.Linear(DIM, DIM))
         htsat = _htsat()
-        _fill(htsat, weights, "audio_branch.", checkpoint)
-        _fill(projection.to_empty(device="cpu"), weights, "audio_projection.", checkpoint)
+        fill(htsat, weights, "audio_branch.", checkpoint, _WHAT)
+        fill(projection.to_empty(device="cpu"), weights, "audio_projection.", checkpoint, _WHAT)
         self._htsat = htsat.eval().requires_grad_(False).to(device)
         self._projection = projection.eval().requires_grad_(False).to(device)
         self._device = device
@@ -77,26 +79,10 @@ class LaionClap:
 
 def _read(checkpoint: Path) -> Mapping[str, Tensor]:
     """The tensors of a checkpoint by name; no code in it is executed."""
-    # NumPy's numbers, the best score for instance, stand beside LAION's tensors; they are harmless.
-    scalar, dtype = np._core.multiarray.scalar, np.dtype  # type: ignore[attr-defined]
-    allowed = [(scalar, "numpy.core.multiarray.scalar"), scalar, dtype, np.dtypes.Float64DType]
     mend = "get music_audioset_epoch_15_esc_90.14.pt from LAION again"
-    found = read_torch_file(checkpoint, "the checkpoint", mend, allowed)
+    found = read_torch_file(checkpoint, "the checkpoint", mend, NUMBERS)
     state = found.get("state_dict", found) if isinstance(found, Mapping) else {}
     return {str(name).removeprefix("module."): one for name, one in state.items() if isinstance(one, Tensor)}
-
-
-def _fill(module: nn.Module, weights: Mapping[str, Tensor], prefix: str, checkpoint: Path) -> None:
-    part = {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
-    expected = module.state_dict()
-    for name, tensor in expected.items():
-        shape = list(part[name].shape) if name in part else "nothing"
-        if shape != list(tensor.shape):
-            raise UserError(
-                f"{checkpoint} is no CLAP with HTSAT-base and without fusion: it has {shape} at "
-                f"{prefix}{name}, not {list(tensor.shape)}; music_audioset_epoch_15_esc_90.14.pt is one"
-            )
-    module.load_state_dict({name: part[name] for name in expected})
 
 
 def _htsat() -> Any:

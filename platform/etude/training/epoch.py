@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -57,6 +57,7 @@ class Learner:
     config: TrainingConfig
     stage: Stage
     optimizer: torch.optim.Optimizer
+    rates: Sequence[float]  # what each of its groups' learning rate is multiplied by
     schedule: Schedule
     seed: int
     worker: Worker
@@ -121,8 +122,8 @@ def _backward(learner: Learner, batch: Any, generator: torch.Generator, parts: i
 
 def _step(learner: Learner, rate: float) -> float:
     """Move the weights; returns the norm of all gradients before clipping."""
-    for group in learner.optimizer.param_groups:
-        group["lr"] = rate
+    for group, factor in zip(learner.optimizer.param_groups, learner.rates, strict=True):
+        group["lr"] = rate * factor
     norm = nn.utils.clip_grad_norm_(learner.module.parameters(), learner.config.grad_clip)
     learner.optimizer.step()
     learner.optimizer.zero_grad(set_to_none=True)

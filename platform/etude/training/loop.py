@@ -15,13 +15,15 @@ import torch
 from torch import nn
 
 from etude.errors import UserError
-from etude.systems.base import System, TrainingData, parameters_with_decay
+from etude.systems.base import System, TrainingData
 from etude.training.checkpoint import State, load_latest, load_run, save_checkpoint
 from etude.training.epoch import Learner, Position, Worker, learn, steps_and_parts
+from etude.training.optimizer import adamw, parameter_groups
 from etude.training.plan import Stage, TrainingConfig
 from etude.training.schedule import Schedule
 
 SCORE = "score"
+LOSS = "validation/loss"
 
 
 class Report(Protocol):
@@ -89,7 +91,8 @@ def train(
             position.stage, position.stage_epoch, position.origin = index, 0, 0
         if stage.head_only:
             system.train_head_only()
-        optimizer = torch.optim.AdamW(_groups(module, config.weight_decay), lr=stage.learning_rate)
+        groups = parameter_groups(module, system.rate_of)
+        optimizer = adamw(groups, stage.learning_rate, config.weight_decay)
         steps, _ = steps_and_parts(data.training, config)
         schedule = Schedule(
             config.schedule,
@@ -103,8 +106,9 @@ def train(
             if worker.world_size == 1 and not foreign:
                 torch.set_rng_state(state["rng"])
         state = None
+        rates = [group.rate for group in groups]
         learner = Learner(
-            worker.wrap(module), system.weights, config, stage, optimizer, schedule, seed, worker
+            worker.wrap(module), system.weights, config, stage, optimizer, rates, schedule, seed, worker
         )
         while not _over(position, stage, config.patience):
             started = time.monotonic()
@@ -132,13 +136,22 @@ def train(
                     "schedule": schedule.state_dict(),
                     "rng": torch.get_rng_state(),
                 }
-                path = save_checkpoint(folder, position.epoch, saved, best=is_best)
+                path = save_checkpoint(folder, position.epoch, saved, best=_best_by(position, is_best))
             report(metrics, path)
     if foreign and position.epoch == position.began:
         raise UserError(
             f"{config.start_from} has all {position.epoch} epochs that this run is to have: raise "
             "training.epochs or training.stage2_epochs"
         )
+
+
+def _best_by(position: Position, score_is_best: bool) -> list[str]:
+    """As what an epoch's checkpoint is kept: the best by score, the best by loss where that is known."""
+    names = ["best"] if score_is_best else []
+    *before, loss = [metrics.get(LOSS, math.nan) for metrics in position.history[position.began :]]
+    if not math.isnan(loss) and all(not other <= loss for other in before):
+        names.append("best_loss")
+    return names
 
 
 def _over(position: Position, stage: Stage, patience: int | None) -> bool:
@@ -199,11 +212,6 @@ def _of_first_rank(metrics: dict[str, float], worker: Worker) -> dict[str, float
     first = [metrics]
     torch.distributed.broadcast_object_list(first, src=0, device=worker.device)
     return first[0]
-
-
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    decayed, free = parameters_with_decay(module)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
 def _check_identity(state: State, identity: Mapping[str, str], where: Path | None, foreign: bool) -> None:

@@ -20,6 +20,7 @@ from etude.config import Section
 from etude.errors import UserError
 from etude.experiments.base import Experiment, configuration
 from etude.tracking.mlflow import Tracking
+from etude.tracking.tensorboard import write_scalars
 from etude.training.checkpoint import load_latest
 from etude.training.epoch import Worker
 from etude.training.loop import train
@@ -97,6 +98,9 @@ def _worker(config: dict[str, Any]) -> None:
         if tracking is not None:
             numbers = {name: float(value) for name, value in metrics.items() if name != "epoch"}
             tracking.log_metrics(config["run_id"], numbers, step=int(metrics["epoch"]))
+            if settings.tracking.tensorboard:
+                name = Path(config["folder"]).name
+                write_scalars(settings.tracking.tensorboard / name, numbers, int(metrics["epoch"]))
         # The checkpoint is on shared disk already; Ray is told only that this epoch is done everywhere.
         ray.train.report(dict(metrics))
 

@@ -12,6 +12,7 @@ from ray import tune
 from etude.config import Section, explain, with_overrides
 from etude.errors import UserError
 from etude.experiments.base import E, Experiment, configuration
+from etude.tracking.tensorboard import write_scalars
 from etude.training.checkpoint import load_latest
 from etude.training.epoch import Worker
 from etude.training.loop import train
@@ -59,6 +60,9 @@ def run_trial(config: dict[str, Any], work: Mapping[int, tuple[Experiment, Path,
     study = settings.open()
 
     def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
+        if settings.tracking.tensorboard:
+            run = settings.tracking.tensorboard / folder.parent.name / folder.name
+            write_scalars(run, metrics, int(metrics["epoch"]))
         tune.report(dict(metrics))
 
     begun = load_latest(folder)
