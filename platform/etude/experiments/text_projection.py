@@ -12,7 +12,7 @@ from torch import Tensor
 from etude.data.projection import Described, ProjectionSplits, Reader, TrainingPairs, describe
 from etude.data.text import CachedTeacher
 from etude.experiments.captioned import CaptionedExperiment
-from etude.students.cost import Cost, count
+from etude.students.cost import Cost, linear_macs
 from etude.students.frozen_sentences import FrozenSentences
 from etude.students.projection import ProjectionHead, ProjectionHeadConfig
 from etude.students.sentence import SentenceEncoder, build_sentence_encoder
@@ -46,14 +46,16 @@ class TextProjectionExperiment(CaptionedExperiment):
         return f"{self.system}-{self.teacher.name.replace('_', '-')}"
 
     def cost(self, state: Mapping[str, Tensor] | None = None) -> Cost:
-        """The encoder, its adapters and the head, for a caption of the greatest length."""
+        """The encoder, its adapters and the head, for a caption of the greatest length.
+
+        Without attention's own products, which for captions are a few percent.
+        """
         encoder = build_sentence_encoder(self.encoder)
         width = build_teacher(self.teacher).dim * len(BLOCKS)  # at most: a library may leave blocks out
         dim = width if state is None else len(part_of(state, "text.head.norm2")["bias"])
-        head = count(ProjectionHead(encoder.dim, self.head, dim), torch.empty(1, encoder.dim))
-        read = encoder.macs_per_token * encoder.reader.max_tokens
-        parameters = sum(parameter.numel() for parameter in encoder.parameters())
-        return Cost(head.parameters + parameters, head.macs + read)
+        head = ProjectionHead(encoder.dim, self.head, dim)
+        parameters = sum(p.numel() for module in (encoder, head) for p in module.parameters())
+        return Cost(parameters, linear_macs(encoder) * encoder.reader.max_tokens + linear_macs(head))
 
     def open(self) -> "TextProjectionStudy":
         """Open the prepared library with its captions. Raises UserError if either was not prepared."""

@@ -31,13 +31,17 @@ def export_onnx(spec: ExportSpec, folder: Path) -> Path:
             spec.module.eval(),
             tuple(spec.inputs.values()),
             input_names=list(spec.inputs),
-            output_names=[spec.output_name],
             dynamic_shapes=tuple({0: batch} for _ in spec.inputs),
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
         )
     assert program is not None
+    graph = program.model.graph
+    for value in (value for node in graph for value in node.outputs):
+        if value.name == spec.output_name:  # named after its operation, an embedding for instance
+            value.name = f"{value.name}_inside"
+    graph.outputs[0].name = spec.output_name
     onnx.checker.check_model(program.model_proto, full_check=True)
     onnx.save(program.model_proto, path, save_as_external_data=False)
     return path

@@ -52,6 +52,11 @@ def count(module: nn.Module, *inputs: Tensor) -> Cost:
     return Cost(parameters=sum(p.numel() for p in module.parameters()), macs=macs)
 
 
+def linear_macs(module: nn.Module) -> int:
+    """Multiply-accumulates of a module's linear layers for one vector or token that goes through all."""
+    return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))
+
+
 def _inputs_per_output(layer: nn.Module) -> int:
     if isinstance(layer, nn.Linear):
         return layer.in_features

@@ -49,11 +49,6 @@ class SentenceEncoder(nn.Module):
         """The adapters' weights, which are all that may learn."""
         return [parameter for name, parameter in self.named_parameters() if name in self._adapters]
 
-    @property
-    def macs_per_token(self) -> int:
-        """Multiply-accumulates of the linear layers for a token; attention's products come on top of them."""
-        return sum(layer.weight.numel() for layer in self.modules() if isinstance(layer, nn.Linear))
-
     def tokens(self, texts: Sequence[str], queries: bool) -> tuple[Tensor, Tensor]:
         """(input_ids [b, t], attention_mask [b, t]), both int64, on the CPU; queries get their prefix.
 

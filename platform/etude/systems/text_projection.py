@@ -43,9 +43,9 @@ class TextSide(nn.Module):
         self.encoder = encoder
         self.head = head
 
-    def forward(self, *text: Tensor) -> Tensor:
-        """Vectors [b, text_dim], or ids and mask [b, t] each, to [b, dim]."""
-        vector_BD = text[0] if len(text) == 1 else self.encoder(*text)
+    def forward(self, text: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Vectors [b, text_dim], or ids [b, t] with their mask [b, t], to [b, dim]."""
+        vector_BD = text if attention_mask is None else self.encoder(text, attention_mask)
         placed: Tensor = self.head(vector_BD)
         return placed
 
