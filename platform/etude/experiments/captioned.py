@@ -20,6 +20,7 @@ class CaptionedExperiment(LibraryExperiment):
     """A library whose tracks have captions: those that came with the music, or made ones."""
 
     shared: ClassVar[frozenset[str]] = LibraryExperiment.shared | {"captions"}
+    prepared_by: ClassVar[str]  # the job that makes what is missing
 
     # A factory: of a default, pydantic-settings does not tell whether someone asked for just that.
     captions: CaptionConfig = Field(default_factory=TemplateCaptions)
@@ -46,8 +47,8 @@ class CaptionedExperiment(LibraryExperiment):
         captions = read_captions(self.store, self.captions, list(self.store.read_catalogue(source.id)))
         if not captions:
             raise UserError(
-                f"no track of {source.id} has captions made as {self.captions.id} makes them: run the "
-                "training job without --skip-data-prep"
+                f"no track of {source.id} has captions made as {self.captions.id} makes them: run "
+                f"{self.prepared_by} with these settings first, without --skip-data-prep"
             )
         ids = [build_teacher(one).id for one in self.teachers]
         return open_splits(self.store, source.id, self.recipe, ids, self.split, only=captions), captions

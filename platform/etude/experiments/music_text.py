@@ -39,6 +39,7 @@ class MusicTextExperiment(CaptionedExperiment):
     """Every key of a music-text experiment. Files: --config FILE.yaml. Environment: ETUDE_DIM=128."""
 
     system: ClassVar[str] = "music-text"
+    prepared_by: ClassVar[str] = "jobs/train_music_text.py"
     judged_by: ClassVar[str] = "text_to_music_mrr"
     shared: ClassVar[frozenset[str]] = CaptionedExperiment.shared | {
         "tokenizer", "learned_tokenizer", "text_teacher",

@@ -28,6 +28,7 @@ class TextProjectionExperiment(CaptionedExperiment):
     """Every key of a text projection. Files: --config FILE.yaml. Environment: ETUDE_HEAD__HIDDEN=512."""
 
     system: ClassVar[str] = "text-projection"
+    prepared_by: ClassVar[str] = "jobs/prepare_musicbench.py"
     judged_by: ClassVar[str] = "t2a_R@1"
     shared: ClassVar[frozenset[str]] = CaptionedExperiment.shared | {"enrichment"}
     shaping: ClassVar[frozenset[str]] = CaptionedExperiment.shaping | {
