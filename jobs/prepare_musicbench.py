@@ -17,15 +17,25 @@ from pydantic import Field, model_validator
 
 from etude.cli import guarded, say
 from etude.config import load
-from etude.data.hdf5 import check_hdf5, write_hdf5
+from etude.data.hdf5 import write_hdf5
+from etude.errors import UserError
 from etude.experiments.base import configuration
 from etude.experiments.spaces import OverSpaces
+from etude.sources import SourceConfig
 from etude.workflow import captioning_plan, prepare_captioned
+
+
+def _no_source() -> SourceConfig:
+    raise UserError(
+        "say which music: --source.path DIR, MusicBench's or with --source.name captioned another"
+    )
 
 
 class PrepareMusicBench(OverSpaces):
     """Prepare captioned music for text projections. Files: --config FILE.yaml."""
 
+    # A factory: a default would lay its own name under what was given without one.
+    source: SourceConfig = Field(default_factory=_no_source, discriminator="name")
     plan: bool = False
     export_hdf5: Path | None = Field(None, description="a file of all spaces' vectors, as seed 3 has it")
 
@@ -47,9 +57,11 @@ def main(argv: list[str]) -> int:
     if settings.export_hdf5:
         spaces = {one.space_name: one.described() for one in settings.each()}
         n_rows = write_hdf5(settings.export_hdf5, spaces, configuration(settings))
-        check_hdf5(settings.export_hdf5, spaces)
         say(f"wrote {n_rows} rows of {', '.join(spaces)}, and read them back: {settings.export_hdf5}")
-    say("next: python jobs/train_projection.py, with the same --source and --space")
+    say(
+        f"next: python jobs/train_projection.py --source.name {settings.source.name}, and the same "
+        "--source and --space"
+    )
     return 0
 
 

@@ -18,7 +18,7 @@ from etude.summary import student_summary, training_plan
 from etude.workflow import TrainSettings, train_and_publish
 
 
-class TrainAudio(TrainSettings, AudioExperiment):
+class TrainAudio(AudioExperiment, TrainSettings):
     """Train one student. Files: --config FILE.yaml. Environment: ETUDE_STUDENT__WIDTH=0.6."""
 
 

@@ -23,7 +23,7 @@ from etude.summary import student_summary
 from etude.workflow import TrainSettings, captioning_plan, prepare_captioned, train_and_publish
 
 
-class TrainMusicText(TrainSettings, MusicTextExperiment):
+class TrainMusicText(MusicTextExperiment, TrainSettings):
     """Train a music-text pair. Files: --config FILE.yaml. Environment: ETUDE_MUSIC__WIDTH=0.6."""
 
     skip_data_prep: bool = False

@@ -21,7 +21,7 @@ from etude.summary import student_summary
 from etude.workflow import TrainSettings, captioning_plan, prepare_captioned, train_and_publish
 
 
-class TrainProjection(TrainSettings, OverSpaces):
+class TrainProjection(OverSpaces, TrainSettings):
     """Train text projections. Files: --config FILE.yaml. Environment: ETUDE_HEAD__HIDDEN=512."""
 
     skip_data_prep: bool = False

@@ -18,7 +18,7 @@ from etude.summary import student_summary, training_plan
 from etude.workflow import TrainSettings, train_and_publish
 
 
-class TrainText(TrainSettings, TextExperiment):
+class TrainText(TextExperiment, TrainSettings):
     """Train one text student. Files: --config FILE.yaml. Environment: ETUDE_STUDENT__HIDDEN=128."""
 
 

@@ -26,7 +26,7 @@ from etude.workflow import TuneSettings, prepare_library, tune_and_publish
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "audio.yaml"
 
 
-class TuneAudio(TuneSettings, AudioExperiment):
+class TuneAudio(AudioExperiment, TuneSettings):
     """Search students for a library. Files: --config FILE.yaml. Environment: ETUDE_SWEEP__TRIALS=20."""
 
 

@@ -22,7 +22,7 @@ from etude.workflow import TuneSettings, tune_captioned
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "music_text.yaml"
 
 
-class TuneMusicText(TuneSettings, MusicTextExperiment):
+class TuneMusicText(MusicTextExperiment, TuneSettings):
     """Search music-text pairs. Files: --config FILE.yaml. Environment: ETUDE_SWEEP__TRIALS=20."""
 
 

@@ -21,7 +21,7 @@ from etude.workflow import TuneSettings, tune_captioned
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "projection.yaml"
 
 
-class TuneProjection(TuneSettings, TextProjectionExperiment):
+class TuneProjection(TextProjectionExperiment, TuneSettings):
     """Search text projections. Files: --config FILE.yaml. Environment: ETUDE_SWEEP__TRIALS=20."""
 
 

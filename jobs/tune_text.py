@@ -23,7 +23,7 @@ from etude.workflow import TuneSettings, tune_and_publish
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "text.yaml"
 
 
-class TuneText(TuneSettings, TextExperiment):
+class TuneText(TextExperiment, TuneSettings):
     """Search text students. Files: --config FILE.yaml. Environment: ETUDE_SWEEP__TRIALS=20."""
 
 

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from etude.cli import guarded
+from etude.config import load
+from etude.experiments.base import part
 from etude.services import daemon
 from etude.tuning.journal import Journal
+from etude.tuning.sweep import draw
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -50,6 +53,9 @@ def run(home: Path, job: str, *words: str, timeout_s: float = 120) -> subprocess
         ("prepare_audio", ["--source.piecse", "3"], "did you mean source.pieces?"),
         ("train_audio", [], "run jobs/prepare_audio.py first"),
         ("tune_audio", ["--config", "SPACE"], "did you mean student.width?"),
+        ("prepare_musicbench", [], "say which music: --source.path DIR"),
+        ("prepare_musicbench", ["--source.path", "/nowhere"], "/nowhere"),
+        ("train_projection", ["--space", "muq"], "--accept-licence"),
         ("train_music_text", ["--export-only"], "run jobs/prepare_audio.py first"),
         (
             "distil",  # the switches as README and docstring spell them
@@ -77,6 +83,29 @@ def test_what_a_user_gets_wrong_ends_in_one_sentence(
     assert said in said_on_stderr
     assert len(said_on_stderr.strip().splitlines()) == 1
     assert not list((tmp_path / "home").rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("job", [path.stem for path in (REPOSITORY / "jobs").glob("t*_*.py")])
+def test_a_job_begins_with_the_settings_of_its_experiment(job: str) -> None:
+    called = runpy.run_path(str(REPOSITORY / "jobs" / f"{job}.py"))
+    name = "".join(word.capitalize() for word in job.split("_"))
+    space = {"sweep": called["SPACE"]} if "SPACE" in called else {}
+    settings = load(called[name], [], defaults=space)
+    experiment = next(kind for kind in called[name].__mro__ if kind.__name__.endswith("Experiment"))
+    of_the_space = {"epochs": settings.training.epochs} if space else {}
+    assert settings.training == experiment().training.model_copy(update=of_the_space)
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "search_spaces").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_search_space_that_is_shipped_can_be_drawn(file: Path) -> None:
+    job = next(
+        name for name in ("tune_music_text", "tune_projection", "tune_text", "tune_audio")
+        if file.stem.startswith(name.removeprefix("tune_")) or name == "tune_audio"
+    )  # fmt: skip
+    called = runpy.run_path(str(REPOSITORY / "jobs" / f"{job}.py"))
+    settings = load(called["".join(word.capitalize() for word in job.split("_"))], ["--config", str(file)])
+    kind = next(one for one in type(settings).__mro__ if one.__name__.endswith("Experiment"))
+    assert draw(part(settings, kind), settings.sweep, (0, 0))
 
 
 def test_plan_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from etude.data.plan import PrepareConfig
 from etude.errors import UserError
 from etude.experiments.audio import AudioExperiment
 from etude.experiments.base import part
+from etude.experiments.spaces import OverSpaces
 from etude.licences import require_licences
 from etude.sources import FolderConfig
 from etude.teachers import MertConfig, MuQConfig, MusiCNNConfig, StoredConfig
-from etude.workflow import prepare_library
+from etude.workflow import prepare_captioned, prepare_library
+from tests.support.musicbench import write_musicbench
 
 LICENCE = "CC-BY-NC-4.0"
 
@@ -75,6 +77,21 @@ def test_a_library_is_prepared_only_with_the_licence_accepted(tmp_path: Path) ->
         prepare_library(settings.model_copy(update={"accept_licence": True}))
     with pytest.raises(UserError, match=r"there is no folder .*mert with the files of MERT"):
         prepare_library(settings)
+
+
+def test_captioned_music_is_prepared_only_with_the_licence_accepted(tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    write_musicbench(clips, 20)
+    settings = OverSpaces(
+        home=tmp_path / "home",
+        space="mert",
+        teacher={"weights": str(tmp_path / "mert")},
+        source={"name": "musicbench", "path": clips},
+    )
+    with pytest.raises(UserError, match="--accept-licence"):
+        prepare_captioned(settings)
+    with pytest.raises(UserError, match=r"there is no folder .*mert with the files of MERT"):
+        prepare_captioned(settings.model_copy(update={"accept_licence": True}))
 
 
 def test_an_acceptance_is_no_part_of_what_is_kept_or_compared(tmp_path: Path) -> None:

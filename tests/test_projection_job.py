@@ -30,6 +30,7 @@ def test_a_captioned_set_is_prepared_learned_and_searched(tmp_path: Path) -> Non
     written = write_musicbench(clips, N_CLIPS, n_missing=2)
     source = ("--source.name", "musicbench", "--source.path", str(clips))
     try:
+        (tmp_path / "none").mkdir()
         done = run(home, "prepare_musicbench", "--source.path", str(tmp_path / "none"))
         assert done.returncode == 2
         assert "amaai-lab/MusicBench" in done.stderr
@@ -53,6 +54,6 @@ def test_a_captioned_set_is_prepared_learned_and_searched(tmp_path: Path) -> Non
 
         again = run(home, "train_projection", *source, "--space", "muq")
         assert again.returncode == 2
-        assert "pip install" in again.stderr or "--accept-licence" in again.stderr
+        assert "--accept-licence" in again.stderr
     finally:
         daemon.stop(home / "services", "mlflow")

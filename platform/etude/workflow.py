@@ -71,6 +71,7 @@ def _prepare(settings: LibraryExperiment, planned: Plan) -> None:
 
 def prepare_captioned(settings: CaptionedExperiment) -> None:
     """Prepare what is missing of a library and of its captions, and say what became of them."""
+    require_licences(settings.home, settings.teachers, settings.accept_licence)
     settings = LibraryExperiment.pinned(settings)  # the tokenizer is learned from what is made here
     planned, captions = _captioning(settings)
     captions.check(settings.captions)  # before a whole library is heard

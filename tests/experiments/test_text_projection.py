@@ -1,6 +1,7 @@
 """A text projection from a prepared library to files that put words among its music."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from etude.config import load
 from etude.data.captions import prepare_captions
 from etude.data.hdf5 import check_hdf5, read_hdf5, write_hdf5
 from etude.data.projection import TrainingPairs
@@ -21,7 +23,7 @@ from etude.experiments.text_projection import TextProjectionExperiment, TextProj
 from etude.export.onnx import read_metadata, write_metadata
 from etude.export.rebuild import rebuild
 from etude.export.release import export_checkpoint
-from etude.export.text_projection import HEAD, TEXT, add_to_summary
+from etude.export.text_projection import HEAD, TEXT, TextProjectionRelease, add_to_summary
 from etude.inference.projection import Projection
 from etude.sources import build_source
 from etude.students.projection import ProjectionHeadConfig
@@ -29,6 +31,7 @@ from etude.systems.text_projection import TextProjection
 from etude.training.checkpoint import load_checkpoint
 from etude.training.loop import train
 from etude.training.plan import TrainingConfig
+from tests.support.tiny_qwen import write_tiny_qwen
 
 
 def experiment(demo: AudioExperiment, **changes: object) -> TextProjectionExperiment:
@@ -80,7 +83,7 @@ def test_the_space_is_as_wide_as_the_library_has_it(study: TextProjectionStudy) 
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
 
 
-def test_no_track_comes_twice_in_a_batch_and_each_as_often_as_asked(study: TextProjectionStudy) -> None:
+def test_all_tracks_come_once_before_any_comes_again(study: TextProjectionStudy) -> None:
     data = TrainingPairs(study.splits.train, captions_per_track=3)
     n_tracks = len(study.splits.train)
     batches = list(data.batches(n_tracks, seed=1, epoch=0))
@@ -88,6 +91,9 @@ def test_no_track_comes_twice_in_a_batch_and_each_as_often_as_asked(study: TextP
     for batch in batches:
         assert sorted(batch.track.tolist()) == list(range(n_tracks))
     assert len({tuple(sorted(batch.caption.tolist())) for batch in batches}) > 1
+    drawn = [track for batch in data.batches(4, seed=1, epoch=0) for track in batch.track.tolist()]
+    for start in range(0, len(drawn) - n_tracks, n_tracks):
+        assert sorted(drawn[start : start + n_tracks]) == list(range(n_tracks))
 
 
 def test_workers_share_the_same_batches(study: TextProjectionStudy) -> None:
@@ -219,6 +225,46 @@ def test_cached_gradients_have_the_loss_of_the_same_chunks(study: TextProjection
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+@pytest.mark.parametrize("qwen", [False, True])
+def test_a_later_model_is_judged_beside_these_files(
+    demo: AudioExperiment, settings: TextProjectionExperiment, tmp_path: Path, qwen: bool, lora: object
+) -> None:
+    """Whoever is champion must be scored by its files, with captions that are longer than it reads, too."""
+    encoder = {"name": "minilm", "lora": lora}
+    if qwen:
+        model = write_tiny_qwen(tmp_path / "qwen")
+        encoder = {"name": "qwen3", "model": str(model), "lora": lora, "max_tokens": 64}
+    training = TrainingConfig(epochs=1, batch_size=4)
+    study = experiment(demo, encoder=encoder, training=training).open()
+    spoken = [(*captions, f"{captions[0]} {'very ' * 300}slow") for captions in study.validation.captions]
+    splits = replace(study.splits, validation=replace(study.validation, captions=spoken))
+    study = replace(study, splits=splits)
+    release = TextProjectionRelease(study)
+    learn(study, tmp_path / "run")
+    done = export_checkpoint(release, tmp_path / "run" / "best.pt", tmp_path / "files", "commit")
+    found = release.score([*done.files, *done.beside])
+    assert found.named()["t2a_MRR"] == pytest.approx(done.validation.named()["t2a_MRR"], abs=1e-6)
+
+
+def test_spaces_with_other_tracks_share_a_file_for_those_that_all_have(
+    study: TextProjectionStudy, tmp_path: Path
+) -> None:
+    missing = study.splits.train.dataset[1].track.id
+    ids = {row.track.id for row in study.splits.train.dataset} - {missing}
+    fewer = replace(study.splits, train=study.splits.train.only(ids))
+    for number, spaces in enumerate(({"a": study.splits, "b": fewer}, {"b": fewer, "a": study.splits})):
+        path = tmp_path / f"{number}.h5"
+        write_hdf5(path, spaces, {})
+        found = read_hdf5(path)["train"]
+        assert not any(name.startswith(missing) for name in found.audio_ids)
+        np.testing.assert_array_equal(found.vectors["a"], found.vectors["b"])
+    none = replace(study.splits, train=study.splits.train.only({missing}))
+    with pytest.raises(UserError, match="no track of the train set is in all of a, b"):
+        write_hdf5(tmp_path / "none.h5", {"a": none, "b": fewer}, {})
+    assert not (tmp_path / "none.h5").exists()
+
+
 def test_the_hdf5_file_is_read_back_as_written(study: TextProjectionStudy, tmp_path: Path) -> None:
     path = tmp_path / "embeddings.h5"
     spaces = {"musicnn": study.splits}
@@ -262,6 +308,14 @@ def test_a_space_is_short_for_its_teacher(demo: AudioExperiment) -> None:
     assert (one.teacher.name, one.space_name, [each.teacher.name for each in one.each()]) == (
         "msd_musicnn", "musicnn", ["msd_musicnn"],
     )  # fmt: skip
+    local = load(OverSpaces, ["--space", "muq", "--teacher.weights", "/models/muq"])
+    assert (local.teacher.name, local.teacher.weights) == ("muq", "/models/muq")
+    every = OverSpaces(space="all", prepare={"also": [{"name": "mtt_musicnn"}]})
+    assert {one.teacher.name for one in every.each()} == {*SPACES.values(), "mtt_musicnn"}
+    beside = OverSpaces(space="muq", prepare={"also": [{"name": "mert"}]})
+    assert [one.teacher.name for one in beside.each()] == ["muq"]
+    with pytest.raises(UserError, match=r"prepare\.also"):
+        load(OverSpaces, ["--space", "all", "--prepare.also", "3"])
     with pytest.raises(ValidationError, match=r"space musicnn is the teacher msd_musicnn.*leave one out"):
         OverSpaces(home=demo.home, space="musicnn", teacher={"name": "mtt_musicnn"})
     assert set(SPACES) == {"latent", "muq", "mert", "musicnn"}

@@ -87,6 +87,10 @@ class Dataset(Sequence[TrackRow]):
         targets = self.targets(teacher)
         return targets.mean(axis=0), targets.std(axis=0)
 
+    def chosen(self, places: Sequence[int]) -> "Dataset":
+        """Some of the tracks."""
+        return Dataset([self._rows[place] for place in places], self.recipe)
+
     def batch(self, items: Sequence[tuple[int, int]]) -> Batch:
         """Collect (track index, segment index) pairs."""
         mel = np.stack([self._rows[track].mel.segment(segment) for track, segment in items])

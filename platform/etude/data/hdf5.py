@@ -10,10 +10,11 @@ facts/projection_and_emotion.md, a.
 """
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from etude.errors import UserError
 GROUPS = {"train": "train", "validation": "val", "test": "test"}
 _ROWS = 256  # written at a time: 79 MB of 76,800 numbers
 _SUFFIXES = ("main", "alt")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,12 @@ class Embedded:
 
 
 def write_hdf5(path: Path, spaces: Mapping[str, ProjectionSplits], config: Mapping[str, Any]) -> int:
-    """Write the same tracks and captions with their vectors of every space; returns the rows.
+    """Write the tracks that all spaces have, and their captions, with their vectors; returns the rows.
 
-    The file is there whole or not at all. Raises UserError if it cannot be written.
+    The file is there whole, and read back, or not at all. Raises UserError if it cannot be written, or a set
+    of its has no track in all spaces.
     """
-    path = path.expanduser()
+    path, spaces = path.expanduser(), _in_all(spaces)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     n_rows = 0
     try:
@@ -55,6 +58,7 @@ def write_hdf5(path: Path, spaces: Mapping[str, ProjectionSplits], config: Mappi
             for split, group in GROUPS.items():
                 sets = {name: getattr(splits, split) for name, splits in spaces.items()}
                 n_rows += _write_group(file.create_group(group), sets)
+        check_hdf5(temporary, spaces)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; name another file") from error
@@ -68,7 +72,7 @@ def read_hdf5(path: Path) -> dict[str, Embedded]:
     try:
         with h5py.File(path.expanduser(), "r") as file:
             return {split: _read_group(file[group]) for split, group in GROUPS.items()}
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is no HDF5 file of embeddings ({error}): choose another") from error
 
 
@@ -84,6 +88,21 @@ def check_hdf5(path: Path, spaces: Mapping[str, ProjectionSplits]) -> None:
             same = len(vectors) == len(tracks) and list(found[split].captions) == texts
             if not same or any((vectors[i] != described.audio([t])[0]).any() for i, t in enumerate(tracks)):
                 raise UserError(f"{path} does not hold what was written of {name}: write it again elsewhere")
+
+
+def _in_all(spaces: Mapping[str, ProjectionSplits]) -> dict[str, ProjectionSplits]:
+    """Every space with those tracks alone that each space has: one may have others in quarantine."""
+    kept = dict(spaces)
+    for split in GROUPS:
+        ids = [{row.track.id for row in getattr(splits, split).dataset} for splits in spaces.values()]
+        common = set.intersection(*ids)
+        if not common:
+            raise UserError(f"no track of the {split} set is in all of {', '.join(spaces)}: prepare them all")
+        if left_out := len(set.union(*ids)) - len(common):
+            log.warning("%d tracks of the %s set are not in every space, and are left out", left_out, split)
+        for name in kept:
+            kept[name] = replace(kept[name], **{split: getattr(kept[name], split).only(common)})
+    return kept
 
 
 def _write_group(group: h5py.Group, sets: Mapping[str, Described]) -> int:

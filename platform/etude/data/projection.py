@@ -1,12 +1,14 @@
 """Captions beside the vectors of the music that they describe: what a text projection learns from.
 
-The music's vectors are a teacher's, of the windows that it heard, enriched as they are read: a space of
-76,800 numbers is never held for a whole library while learning, only for the set that is judged.
+The music's vectors are a teacher's, of the windows that it heard, enriched as they are read. Those of a wide
+space are never held for a whole library while learning, only for the set that is judged: 0.3 MB a track of
+76,800 numbers, and as much for each of its captions.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +23,7 @@ from etude.errors import UserError
 from etude.teachers.enrichment import Enrichment
 
 Pair = tuple[int, int]  # a track of a split, and one of its captions
+_KEPT_BYTES = 256 << 20  # a set whose vectors take no more is enriched once
 _SAMPLE = 1024  # tracks that the mean and spread of the vectors are taken from
 
 
@@ -60,6 +63,16 @@ class Described:
 
     def audio(self, tracks: Sequence[int]) -> NDArray[np.float32]:
         """Where tracks lie [n, dim], at length 1."""
+        width = self.dataset[0].segment_targets.shape[1]
+        if len(self) * self.enrichment.dim(width) * 4 <= _KEPT_BYTES:
+            return self._all[list(tracks)]
+        return self._enriched(tracks)
+
+    @cached_property
+    def _all(self) -> NDArray[np.float32]:
+        return self._enriched(range(len(self)))
+
+    def _enriched(self, tracks: Sequence[int]) -> NDArray[np.float32]:
         return np.stack([self.enrichment.apply(self.dataset[track].segment_targets) for track in tracks])
 
     def batch(self, pairs: Sequence[Pair]) -> ProjectionBatch:
@@ -69,6 +82,14 @@ class Described:
         assert self.reader, "batches hold texts"
         audio = torch.from_numpy(self.audio(tracks))
         return ProjectionBatch(audio, self.reader.read(texts), torch.tensor(tracks), caption_ids(texts))
+
+    def only(self, track_ids: Collection[str]) -> "Described":
+        """The same without other tracks."""
+        places = [place for place, row in enumerate(self.dataset) if row.track.id in track_ids]
+        if len(places) == len(self):
+            return self
+        dataset = self.dataset.chosen(places)
+        return replace(self, dataset=dataset, captions=[self.captions[place] for place in places])
 
     def pairs(self) -> list[Pair]:
         """Every caption once: all tracks' first ones, then the second ones, so that neighbours differ."""
@@ -84,7 +105,8 @@ class Described:
 class TrainingPairs:
     """Captions of a split in the order of an epoch: a `TrainingData` of `etude.systems.base`.
 
-    A batch holds no track twice as long as there are more tracks than it holds.
+    All tracks come once before any comes again, so that a batch holds a track twice only where one round of
+    them ends within it; the loss knows these for the same.
     """
 
     def __init__(self, described: Described, captions_per_track: int) -> None:

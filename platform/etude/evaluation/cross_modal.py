@@ -26,7 +26,9 @@ from etude.evaluation.retrieval import TIE
 
 RECALLS = (1, 5, 10)
 _CELLS = 4_000_000  # cosines at a time, 32 MB: all pairs of a large library would not fit into memory
+_NUMBERS = 16_000_000  # of vectors that are made float64 at a time, 128 MB
 Floats = NDArray[np.float64]
+Vectors = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def cross_modal(
     captions = np.arange(len(track_C)) if caption_C is None else np.asarray(caption_C)
     caption_C = np.unique(captions, return_inverse=True)[1]
     order_C = np.argsort(track_C, kind="stable")  # music to text wants a track's captions side by side
-    text, music = unit(text_CD)[order_C], unit(music_TD)
+    text, music = text_CD[order_C], music_TD
     track_C, caption_C = track_C[order_C], caption_C[order_C]
     described, row_C = np.unique(track_C, return_inverse=True)
 
@@ -95,13 +97,13 @@ def cross_modal(
 
 
 def _ranked_by_text(
-    music_TD: Floats, text_CD: Floats, track_C: NDArray[Any], caption_C: NDArray[Any]
+    music_TD: Vectors, text_CD: Vectors, track_C: NDArray[Any], caption_C: NDArray[Any]
 ) -> Floats:
     """What `_places` says of each caption's track among all tracks [c, figures]."""
     carriers = _where(caption_C)
     places = []
     for rows in _blocks(len(text_CD), len(music_TD)):
-        score_RT = text_CD[rows] @ music_TD.T
+        score_RT = _cosines(text_CD[rows], music_TD)
         for score_T, own, caption in zip(score_RT, track_C[rows], caption_C[rows], strict=True):
             others = track_C[carriers[caption]]
             score_T[others[others != own]] = -np.inf
@@ -110,7 +112,7 @@ def _ranked_by_text(
 
 
 def _ranked_by_music(
-    music_TD: Floats, text_CD: Floats, track_C: NDArray[Any], caption_C: NDArray[Any]
+    music_TD: Vectors, text_CD: Vectors, track_C: NDArray[Any], caption_C: NDArray[Any]
 ) -> Floats:
     """What `_places` says of each track among all tracks by their best captions [t, figures].
 
@@ -121,7 +123,7 @@ def _ranked_by_music(
     own_captions = np.split(caption_C, firsts[1:])
     places = []
     for rows in _blocks(len(music_TD), len(text_CD)):
-        score_RC = music_TD[rows] @ text_CD.T
+        score_RC = _cosines(music_TD[rows], text_CD)
         own_R = np.arange(len(music_TD))[rows]
         for score_C, own in zip(score_RC, own_R, strict=True):
             for caption in own_captions[own]:
@@ -129,6 +131,18 @@ def _ranked_by_music(
                 score_C[others[track_C[others] != own]] = -np.inf
         places.append(_places(np.maximum.reduceat(score_RC, firsts, axis=1), own_R))
     return np.concatenate(places)
+
+
+def _cosines(a_RD: Vectors, b_ND: Vectors) -> Floats:
+    """All cosines [r, n] in float64; a library of wide vectors would not fit into memory as such."""
+    at_once = max(1, _NUMBERS // a_RD.shape[1])
+    found = np.empty((len(a_RD), len(b_ND)))
+    for row in range(0, len(a_RD), at_once):
+        some = unit(a_RD[row : row + at_once])
+        for column in range(0, len(b_ND), at_once):
+            others = unit(b_ND[column : column + at_once])
+            found[row : row + at_once, column : column + at_once] = some @ others.T
+    return found
 
 
 def _blocks(n_rows: int, n_columns: int) -> Iterator[slice]:

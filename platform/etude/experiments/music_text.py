@@ -28,7 +28,6 @@ from etude.systems.base import part_of
 from etude.systems.music_text import MusicText, MusicTextObjective
 from etude.teachers import StoredConfig, Teacher, build_teacher
 from etude.teachers.text import TextTeacher, TextTeacherConfig, build_text_teacher
-from etude.training.plan import TrainingConfig
 
 # Loss term by kind of teacher; of stored vectors it is the table that tells.
 _TERMS = {"msd_musicnn": "musicnn", "clap": "clap", "laion_clap": "clap",
@@ -62,7 +61,6 @@ class MusicTextExperiment(CaptionedExperiment):
     objective: MusicTextObjective = MusicTextObjective()
     augment: AugmentConfig = AugmentConfig()
     sampling: SamplingConfig = SamplingConfig()
-    training: TrainingConfig = TrainingConfig(batch_size=64)
 
     @field_validator("tokenizer")
     @classmethod

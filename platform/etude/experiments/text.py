@@ -18,7 +18,6 @@ from etude.students.text import TextStudentConfig, build_text_student
 from etude.students.tokens import Tokens, load_tokenizer
 from etude.systems.text_student import TextSystem
 from etude.teachers.text import MiniLMConfig, TextTeacher, TextTeacherConfig, build_text_teacher
-from etude.training.plan import TrainingConfig
 
 
 class TextExperiment(Experiment):
@@ -37,7 +36,6 @@ class TextExperiment(Experiment):
     )
     student: TextStudentConfig = TextStudentConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
-    training: TrainingConfig = TrainingConfig(epochs=12, batch_size=64)
 
     @model_validator(mode="before")
     @classmethod

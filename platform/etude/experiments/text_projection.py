@@ -15,7 +15,7 @@ from etude.experiments.captioned import CaptionedExperiment
 from etude.students.cost import Cost, linear_macs
 from etude.students.frozen_sentences import FrozenSentences
 from etude.students.projection import ProjectionHead, ProjectionHeadConfig
-from etude.students.sentence import SentenceEncoder, build_sentence_encoder
+from etude.students.sentence import SentenceEncoder, build_sentence_encoder, usual_device
 from etude.students.sentence_config import MiniLMEncoderConfig, SentenceEncoderConfig
 from etude.systems.base import part_of
 from etude.systems.text_projection import ProjectionObjective, TextProjection
@@ -30,7 +30,6 @@ class TextProjectionExperiment(CaptionedExperiment):
     system: ClassVar[str] = "text-projection"
     prepared_by: ClassVar[str] = "jobs/prepare_musicbench.py"
     judged_by: ClassVar[str] = "t2a_R@1"
-    shared: ClassVar[frozenset[str]] = CaptionedExperiment.shared | {"enrichment"}
     shaping: ClassVar[frozenset[str]] = CaptionedExperiment.shaping | {
         "enrichment", "encoder", "head", "objective", "captions_per_track",
     }  # fmt: skip
@@ -40,7 +39,7 @@ class TextProjectionExperiment(CaptionedExperiment):
     head: ProjectionHeadConfig = ProjectionHeadConfig()
     objective: ProjectionObjective = ProjectionObjective()
     captions_per_track: int = Field(2, ge=1, description="captions drawn of every track each epoch")
-    training: TrainingConfig = TrainingConfig(epochs=20, batch_size=64, learning_rate=1e-3, floor=0.002)
+    training: TrainingConfig = TrainingConfig(epochs=20, batch_size=64, learning_rate=1e-3, floor=1e-4)
 
     @property
     def published_as(self) -> str:
@@ -60,7 +59,7 @@ class TextProjectionExperiment(CaptionedExperiment):
 
     def open(self) -> "TextProjectionStudy":
         """Open the prepared library with its captions. Raises UserError if either was not prepared."""
-        encoder = build_sentence_encoder(self.encoder)
+        encoder = build_sentence_encoder(self.encoder, usual_device())
         reader: Reader = (
             LearningReader(encoder)
             if self.encoder.lora
@@ -114,7 +113,8 @@ class TextProjectionStudy:
     def system(self, seed: int, state: Mapping[str, Tensor] | None = None) -> TextProjection:
         settings = self.settings
         torch.manual_seed(seed)
-        encoder = build_sentence_encoder(settings.encoder)  # of its own: adapters learn in it
+        # Of its own: adapters learn in it. In the precision of where it will learn, which moves it there.
+        encoder = build_sentence_encoder(settings.encoder, usual_device()).cpu()
         return TextProjection(encoder, settings.head, settings.objective, dim=self.dim, state=state)
 
     def identity(self) -> dict[str, str]:
@@ -124,6 +124,7 @@ class TextProjectionStudy:
             "teacher": self.teacher.id,
             "space": self.enrichment.id,
             "encoder": self.encoder.id,
+            "adapters": str(self.settings.encoder.lora),
             "data": self.data_hash,
             "head": self.settings.head.model_dump_json(),
         }

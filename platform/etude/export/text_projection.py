@@ -1,10 +1,11 @@
 """What publishing a text projection takes: captions for the gate, what reading takes beside it, its card."""
 
 import json
+import logging
 import math
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
 
 from etude.data.projection import Described, Pair
 from etude.errors import UserError
@@ -23,6 +25,8 @@ from etude.export.audio import licenses
 from etude.export.card import Card
 from etude.export.onnx import read_metadata, run_onnx, session
 from etude.export.parity import Parity, compare, require
+from etude.students.sentence import build_sentence_encoder
+from etude.students.sentence_config import SentenceEncoderConfig
 from etude.students.tokens import Tokens
 from etude.systems import text_projection
 from etude.systems.text_projection import TextProjection
@@ -30,6 +34,7 @@ from etude.systems.text_projection import TextProjection
 HEAD, TEXT, ADAPTERS = "projection_head.onnx", "text_encoder.onnx", "adapters.safetensors"
 SUMMARY = "training_summary.json"
 GATE_CAPTIONS = 64
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class TextProjectionRelease:
             "space": study.enrichment.id,
             "enrichment": study.enrichment.model_dump(mode="json"),
             "encoder": study.encoder.id,
+            "frozen_encoder": self._frozen_id,
             "encoder_license": study.encoder.license,
             "tokenizer": Tokens(self._tokenizer, reader.max_tokens).id,
             "max_tokens": reader.max_tokens,
@@ -64,8 +70,7 @@ class TextProjectionRelease:
         """The head over what the encoder says of captions, and the whole over their tokens."""
         reader = self.study.encoder.reader
         texts, _ = _captions(self.study.test)
-        too_long = set(reader.too_long(texts, queries=True))
-        some = [text for i, text in enumerate(texts) if i not in too_long][:GATE_CAPTIONS]
+        some = texts[:GATE_CAPTIONS]
         input_ids, mask = self.study.encoder.tokens(some, queries=True)
         with torch.inference_mode():
             vector_ND = system.text.encoder(input_ids, mask)
@@ -83,8 +88,10 @@ class TextProjectionRelease:
         texts, pairs = _captions(study.validation)
         record = read_metadata(files[0])
         reader = study.validation.reader
-        if isinstance(reader, FrozenReader) and record["encoder"] == reader.encoder.id:
+        if isinstance(reader, FrozenReader) and record.get("frozen_encoder") == self._frozen_id:
             placed_CD = run_onnx(session(named[HEAD]), reader.encoder.embed(texts), 16)
+        elif ADAPTERS in named and record["encoder"] == study.encoder.id:
+            placed_CD = run_onnx(session(named[HEAD]), _adapted(record, named[ADAPTERS], texts), 16)
         elif TEXT in named:
             tokens = Tokens(named["tokenizer.json"].read_bytes(), int(str(record["max_tokens"])))
             placed_CD = _over_tokens(named[TEXT], tokens, texts)
@@ -123,6 +130,12 @@ class TextProjectionRelease:
         return beside
 
     @property
+    def _frozen_id(self) -> str:
+        """What a vector of a frozen encoder depends on; empty for one that learned."""
+        reader = self.study.validation.reader
+        return reader.encoder.id if isinstance(reader, FrozenReader) else ""
+
+    @property
     def _tokenizer(self) -> bytes:
         """The encoder's tokenizer.json."""
         content: str = self.study.encoder.reader.tokenizer.to_str()
@@ -132,7 +145,11 @@ class TextProjectionRelease:
 def add_to_summary(home: Path, space: str, figures: ProjectionFigures) -> Path:
     """Put a space's figures on its test set into the summary over all spaces, in seed 3's names."""
     path = home / "exports" / TextProjectionExperiment.system / SUMMARY
-    known = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        known = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        log.warning("%s was no JSON, and begins anew with this space", path)
+        known = {}
     temporary = path.with_name(f".{SUMMARY}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_text(json.dumps(known | {space: figures.named()}, indent=2) + "\n")
@@ -142,12 +159,23 @@ def add_to_summary(home: Path, space: str, figures: ProjectionFigures) -> Path:
     return path
 
 
+def _adapted(record: Mapping[str, Any], adapters: Path, texts: Sequence[str]) -> NDArray[np.float32]:
+    """What the encoder of a record says of texts [n, text_dim], with the adapters that were learned."""
+    said = record["student"]["encoder"]
+    config: SentenceEncoderConfig = TypeAdapter(SentenceEncoderConfig).validate_python(said)
+    encoder = build_sentence_encoder(config).eval()
+    encoder.load_state_dict(load_file(adapters))
+    with torch.inference_mode():
+        parts = [encoder(*encoder.tokens(texts[i : i + 16], queries=True)) for i in range(0, len(texts), 16)]
+    return torch.cat(parts).numpy()
+
+
 def _captions(described: Described) -> tuple[list[str], list[Pair]]:
     pairs = described.pairs()
     return [described.captions[track][number] for track, number in pairs], pairs
 
 
 def _over_tokens(path: Path, tokens: Tokens, texts: Sequence[str]) -> NDArray[np.float32]:
-    input_ids, mask = tokens.ids(texts, tokens.max_tokens)
+    input_ids, mask = tokens.ids(texts, tokens.max_tokens, cut=True)
     named = {"input_ids": input_ids.numpy(), "attention_mask": mask.numpy()}
     return run_onnx(session(path), named, 16)

@@ -17,9 +17,10 @@ from etude.experiments.text_projection import TextProjectionExperiment
 from etude.export.onnx import run_onnx, session
 from etude.export.text_projection import ADAPTERS, HEAD, TEXT
 from etude.inference.audio_file import read_audio
+from etude.licences import require_licences
 from etude.sources.base import Source, Track
 from etude.students.sentence import SentenceEncoder, build_sentence_encoder
-from etude.teachers import build_teacher
+from etude.teachers import Teacher, build_teacher
 from etude.teachers.enrichment import Enrichment
 
 
@@ -71,12 +72,23 @@ class Projection:
         track = Track("file", str(path), path.name)
         try:
             resampled = audio.resampled(recipe.sample_rate)
-            targets = build_teacher(self._settings.teacher).embed(
-                audio, segments_of(len(resampled), recipe), track
-            )
+            targets = self._teacher.embed(audio, segments_of(len(resampled), recipe), track)
         except BadAudio as error:
             raise UserError(f"{path} cannot be used ({error}): give another file") from None
         return self._enrichment.apply(targets.segments)
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        """The model whose space it is, with the very weights."""
+        settings = self._settings
+        require_licences(settings.home, [settings.teacher], accept=False)
+        teacher = build_teacher(settings.teacher)
+        if teacher.id != self._record["teacher"]:
+            raise UserError(
+                f"{self.folder} is in the space of {self._record['teacher']}, here is {teacher.id}: give "
+                "that one's weights"
+            )
+        return teacher
 
     @cached_property
     def _encoder(self) -> SentenceEncoder:

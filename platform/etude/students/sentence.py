@@ -21,7 +21,7 @@ from etude.students.sentence_minilm import load_minilm
 from etude.students.sentence_parts import Pretrained
 from etude.students.sentence_qwen import load_qwen
 
-__all__ = ["LoraConfig", "SentenceEncoder", "SentenceEncoderConfig", "build_sentence_encoder"]
+__all__ = ["LoraConfig", "SentenceEncoder", "SentenceEncoderConfig", "build_sentence_encoder", "usual_device"]
 
 
 class SentenceEncoder(nn.Module):
@@ -82,6 +82,11 @@ def build_sentence_encoder(
     """
     pretrained = load_minilm() if isinstance(config, MiniLMEncoderConfig) else load_qwen(config, device)
     return SentenceEncoder(pretrained, config.lora).to(device)
+
+
+def usual_device() -> str:
+    """Where a large encoder reads: on a GPU if this process has one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _adapters_alone(

@@ -46,23 +46,28 @@ class Tokens:
         """Which of the texts have more than `max_tokens`."""
         return [i for i, encoding in enumerate(self._encode(texts)) if len(encoding.ids) > self.max_tokens]
 
-    def ids(self, texts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+    def ids(
+        self, texts: Sequence[str], length: int | None = None, *, cut: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """(input_ids [n, t], attention_mask [n, t]), both int64, padded to the longest text or to `length`.
 
-        Raises UserError if a text has more than `max_tokens`, or than `length`.
+        With `cut`, a text of more than `max_tokens`, or than `length`, loses what is before its last token;
+        else it raises UserError.
         """
-        encodings = self._encode(texts)
-        longest = max((len(encoding.ids) for encoding in encodings), default=0)
         limit = min(self.max_tokens, length or self.max_tokens)
+        found = [encoding.ids for encoding in self._encode(texts)]
+        if cut:
+            found = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in found]
+        longest = max(map(len, found), default=0)
         if longest > limit:
-            text = next(t for t, e in zip(texts, encodings, strict=True) if len(e.ids) == longest)
+            text = next(t for t, ids in zip(texts, found, strict=True) if len(ids) == longest)
             raise UserError(
                 f"the text {shorten(text)!r} has {longest} tokens, the model takes {limit}: shorten it"
             )
         width = length or longest
-        rows = [[*e.ids, *[self.pad] * (width - len(e.ids))] for e in encodings]
-        masks = [[1] * len(e.ids) + [0] * (width - len(e.ids)) for e in encodings]
-        shape = (len(encodings), width)
+        rows = [[*ids, *[self.pad] * (width - len(ids))] for ids in found]
+        masks = [[1] * len(ids) + [0] * (width - len(ids)) for ids in found]
+        shape = (len(found), width)
         return (
             torch.tensor(rows, dtype=torch.int64).reshape(shape),
             torch.tensor(masks, dtype=torch.int64).reshape(shape),

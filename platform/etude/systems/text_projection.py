@@ -101,17 +101,22 @@ class TextProjection(nn.Module):
     @torch.inference_mode()
     def embed(self, dataset: Described, batch_size: int) -> tuple[NDArray[np.float32], list[Pair]]:
         """Where all captions are put [c, dim], and the pair that each belongs to."""
+        assert dataset.reader, "texts are read to be put among music"
+        pairs, vectors = dataset.pairs(), []
         with _still(self):
-            vectors = [
-                self.text(*batch.to(self._device).text).float().cpu().numpy()
-                for batch in _batches(dataset, batch_size)
-            ]
-        return np.concatenate(vectors), dataset.pairs()
+            for start in range(0, len(pairs), batch_size):
+                some = pairs[start : start + batch_size]
+                read = dataset.reader.read([dataset.captions[track][number] for track, number in some])
+                placed_BD = self.text(*(part.to(self._device) for part in read))
+                vectors.append(placed_BD.float().cpu().numpy())
+        return np.concatenate(vectors), pairs
 
     @torch.inference_mode()
     def evaluate(self, dataset: Described, batch_size: int) -> ProjectionFigures:
         text_CD, pairs = self.embed(dataset, batch_size)
-        return compare(text_CD, pairs, dataset, self._loss(text_CD, pairs, dataset, batch_size))
+        audio_TD = dataset.audio(range(len(dataset)))
+        loss = self._loss(audio_TD, text_CD, pairs, dataset, batch_size)
+        return compare(text_CD, pairs, dataset, loss, audio_TD)
 
     def exports(self) -> Sequence[ExportSpec]:
         """The head over an encoder's vectors; and the whole text's side where its encoder can be exported."""
@@ -125,15 +130,20 @@ class TextProjection(nn.Module):
 
     @torch.inference_mode()
     def _loss(
-        self, text_CD: NDArray[np.float32], pairs: Sequence[Pair], dataset: Described, batch_size: int
+        self,
+        audio_TD: NDArray[np.float32],
+        text_CD: NDArray[np.float32],
+        pairs: Sequence[Pair],
+        dataset: Described,
+        batch_size: int,
     ) -> float:
-        """The mean loss of batches as in training, in which no track comes twice."""
+        """The mean loss of batches as in training."""
         total = 0.0
         with _still(self):
             for start in range(0, len(pairs), batch_size):
                 some = pairs[start : start + batch_size]
                 tracks = [track for track, _ in some]
-                audio = torch.from_numpy(dataset.audio(tracks)).to(self._device)
+                audio = torch.from_numpy(audio_TD[tracks]).to(self._device)
                 text = torch.from_numpy(text_CD[start : start + batch_size]).to(self._device)
                 captions = caption_ids([dataset.captions[track][number] for track, number in some])
                 ids = torch.tensor(tracks).to(self._device), captions.to(self._device)
@@ -156,19 +166,18 @@ class TextProjection(nn.Module):
 
 
 def compare(
-    text_CD: NDArray[np.float32], pairs: Sequence[Pair], dataset: Described, loss: float
+    text_CD: NDArray[np.float32],
+    pairs: Sequence[Pair],
+    dataset: Described,
+    loss: float,
+    audio_TD: NDArray[np.float32] | None = None,
 ) -> ProjectionFigures:
-    """The figures of captions' places among a set's tracks."""
-    audio_TD = dataset.audio(range(len(dataset)))
+    """The figures of captions' places [c, dim] among a set's tracks, which lie at `audio_TD` [t, dim]."""
+    if audio_TD is None:
+        audio_TD = dataset.audio(range(len(dataset)))
     texts = [dataset.captions[track][number] for track, number in pairs]
     track_C = np.array([track for track, _ in pairs])
     return ProjectionFigures(cross_modal(audio_TD, text_CD, track_C, caption_ids(texts).numpy()), loss)
-
-
-def _batches(dataset: Described, batch_size: int) -> Iterator[ProjectionBatch]:
-    pairs = dataset.pairs()
-    for start in range(0, len(pairs), batch_size):
-        yield dataset.batch(pairs[start : start + batch_size])
 
 
 @contextmanager
