@@ -29,7 +29,7 @@ class TextProjectionExperiment(CaptionedExperiment):
 
     system: ClassVar[str] = "text-projection"
     prepared_by: ClassVar[str] = "jobs/prepare_musicbench.py"
-    judged_by: ClassVar[str] = "t2a_R@1"
+    judged_by: ClassVar[str] = "t2a_R_at_1"  # MLflow takes no @
     shaping: ClassVar[frozenset[str]] = CaptionedExperiment.shaping | {
         "enrichment", "encoder", "head", "objective", "captions_per_track",
     }  # fmt: skip
