@@ -12,6 +12,8 @@ from pydantic import SecretStr
 
 from etude.config import MASK
 from etude.errors import UserError
+from etude.experiments.base import Experiment
+from etude.export.rebuild import SYSTEMS
 from etude.services.daemon import free_port
 from etude.tracking.mlflow import EXPORT, Tracking, signature
 
@@ -121,3 +123,10 @@ def test_the_comparison_shows_both_trials_and_their_metrics(tracking: Tracking, 
         "student.width",
     ):
         assert shown in page, f"{shown} is not on the page"
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in SYSTEMS.values()])
+def test_every_system_is_judged_by_a_name_that_mlflow_takes(kind: type[Experiment], mlflow_uri: str) -> None:
+    client = MlflowClient(tracking_uri=mlflow_uri, registry_uri=mlflow_uri)
+    client.create_registered_model(f"judged-{kind.system}")
+    client.set_registered_model_tag(f"judged-{kind.system}", f"validation_{kind.judged_by}", "0.5")
