@@ -89,9 +89,9 @@ class TextProjectionRelease:
         record = read_metadata(files[0])
         reader = study.validation.reader
         if isinstance(reader, FrozenReader) and record.get("frozen_encoder") == self._frozen_id:
-            placed_CD = run_onnx(session(named[HEAD]), reader.encoder.embed(texts), 16)
+            placed_CD = run_onnx(session(files[0]), reader.encoder.embed(texts), 16)
         elif ADAPTERS in named and record["encoder"] == study.encoder.id:
-            placed_CD = run_onnx(session(named[HEAD]), _adapted(record, named[ADAPTERS], texts), 16)
+            placed_CD = run_onnx(session(files[0]), _adapted(record, named[ADAPTERS], texts), 16)
         elif TEXT in named:
             tokens = Tokens(named["tokenizer.json"].read_bytes(), int(str(record["max_tokens"])))
             placed_CD = _over_tokens(named[TEXT], tokens, texts)

@@ -148,14 +148,14 @@ class Tracking:
         return ModelVersion(name, str(found.version), f"models:/{name}/{found.version}")
 
     def download(self, model: ModelVersion, folder: Path) -> list[Path]:
-        """A registered model's ONNX file, and then those and the tokenizer that were exported with it."""
+        """A registered model's ONNX file, and then what it takes beside it, as it was exported."""
         mlflow.set_tracking_uri(self.uri)
         local = mlflow.artifacts.download_artifacts(artifact_uri=model.uri, dst_path=str(folder / "model"))
         run_id = self._client.get_model_version(model.name, model.version).run_id
         beside = [
             self._client.download_artifacts(run_id, file.path, str(folder))
             for file in self._client.list_artifacts(run_id, EXPORT)
-            if file.path.endswith((".onnx", "tokenizer.json"))
+            if file.path.endswith((".onnx", "tokenizer.json", ".safetensors"))
         ]
         return [next(Path(local).rglob("*.onnx")), *map(Path, beside)]
 
