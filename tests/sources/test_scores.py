@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.errors import UserError
-from etude.sources.excerpt import Note, read_parts
-from etude.sources.scores import COLLECTIONS, Score, beat_quarters, choose, corpus_root, library
+from etude.sources.excerpt import Note, read_measured, read_parts
+from etude.sources.scores import COLLECTIONS, Score, choose, corpus_root, library
 
 MUSICXML = """<?xml version="1.0"?><score-partwise version="3.1">
 <part-list><score-part id="P1"><part-name>x</part-name></score-part></part-list><part id="P1">
@@ -77,14 +77,6 @@ def test_movements_of_one_work_share_it() -> None:
     assert [len(paths) for paths in works.values()] == [4]
 
 
-@pytest.mark.parametrize(
-    ("metre", "quarters"),
-    [("3/4", 1), ("6/8", 1.5), ("12/8", 1.5), ("3/8", 1.5), ("4/2", 2), ("2/8", 0.5), ("", 1)],
-)
-def test_the_beat_of_a_metre(metre: str, quarters: float) -> None:
-    assert beat_quarters(metre) == quarters
-
-
 def test_musicxml_joins_ties_and_starts_at_the_first_note(tmp_path: Path) -> None:
     plain = tmp_path / "a.xml"
     plain.write_text(MUSICXML)
@@ -94,6 +86,16 @@ def test_musicxml_joins_ties_and_starts_at_the_first_note(tmp_path: Path) -> Non
     assert read_parts(plain) == [[Note(0, 3, 60), Note(3, 2, 67)]]
     assert read_parts(tmp_path / "a.mxl") == read_parts(plain)
     assert read_parts(plain, bars=2) == [[Note(0, 3, 60)]]
+
+
+def test_the_first_note_is_found_in_its_bar(tmp_path: Path) -> None:
+    rest, pickup, kern = tmp_path / "a.xml", tmp_path / "a.abc", tmp_path / "a.krn"
+    rest.write_text(MUSICXML)
+    pickup.write_text("X:1\nM:3/4\nL:1/4\nK:C\nG|CDE|FGA|G2|]\n")
+    kern.write_text(KERN)
+    assert read_measured(rest, 0, 0, bar=2)[1] == 1  # after a rest of one quarter
+    assert read_measured(pickup, 0, 0, bar=3)[1] == 2
+    assert read_measured(kern, 0, 0, bar=2) == (read_parts(kern), 0)
 
 
 def test_kern_is_read_bar_by_bar(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from etude.sources.scores import Score, beat_quarters
+from etude.emotion.metre import beat_quarters
+from etude.sources.scores import Score
 
 RULE = "3"  # goes into every track's id: raise it when the same score would sound different
 TAIL_S = 1.5  # the last notes ring out

@@ -22,9 +22,11 @@ import soundfile  # type: ignore[import-untyped, unused-ignore]
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from etude.emotion.performance import Performance
 from etude.errors import UserError
 from etude.sources.arrange import RULE, Arrangement, arrange
 from etude.sources.base import Track
+from etude.sources.demo_notes import demo_performance
 from etude.sources.excerpt import read_parts
 from etude.sources.midi import to_midi
 from etude.sources.scores import COLLECTIONS, Score, choose, corpus_root, library
@@ -82,24 +84,36 @@ class DemoSource:
     async def aclose(self) -> None:
         """Nothing stays open."""
 
+    def performance(self, track: Track) -> Performance:
+        """The notes that `fetch` renders. Raises UserError for a track listed with other settings."""
+        score = self._score(track)
+        return demo_performance(score, self._arrange(score))
+
+    def midi(self, track: Track) -> bytes:
+        """The MIDI file that `fetch` renders. Raises UserError for a track listed with other settings."""
+        score = self._score(track)
+        parts = read_parts(corpus_root() / score.path, score.tune, score.bars)
+        return to_midi(parts, self._arrange(score))
+
     def _fetch(self, track: Track) -> bytes:
         path = self.folder / f"{track.id}.flac"
         if path.is_file():
             return path.read_bytes()
-        score = _by_uri().get(track.uri)
-        if score is None or self._id(score) != track.id:
-            raise UserError(
-                f"{track.title} ({track.id}) was listed with other settings: list the library again"
-            )
-        plan = self._arrange(score)
-        parts = read_parts(corpus_root() / score.path, score.tune, score.bars)
-        flac = render(to_midi(parts, plan), plan.duration_s)
+        flac = render(self.midi(track), self._arrange(self._score(track)).duration_s)
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=self.folder, prefix=".")
         with os.fdopen(descriptor, "wb") as file:
             file.write(flac)
         os.replace(temporary, path)
         return flac
+
+    def _score(self, track: Track) -> Score:
+        score = _by_uri().get(track.uri)
+        if score is None or self._id(score) != track.id:
+            raise UserError(
+                f"{track.title} ({track.id}) was listed with other settings: list the library again"
+            )
+        return score
 
     def _arrange(self, score: Score) -> Arrangement:
         return arrange(score, self.config.seed, self.config.max_duration_s)

@@ -154,12 +154,3 @@ def choose(pieces: int, seed: int) -> list[Score]:
         credit[turn] -= sum(COLLECTIONS[name].weight for name in waiting)
         chosen.append(queues[turn].pop())
     return chosen
-
-
-def beat_quarters(metre: str) -> float:
-    """Length of the counted beat in quarters: 1 in 3/4, 1.5 in 6/8, 2 in 4/2; 1 where there is no metre."""
-    if not metre:
-        return 1.0
-    beats, unit = map(int, metre.split("/"))
-    compound = unit >= 8 and beats % 3 == 0
-    return 4 / unit * (3 if compound else 1)

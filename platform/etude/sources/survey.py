@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from etude.emotion.metre import beat_quarters
 from etude.sources.excerpt import MUSICXML, first_onset, notes_of, parse
-from etude.sources.scores import COLLECTIONS, TABLE, Collection, Score, beat_quarters, corpus_root
+from etude.sources.scores import COLLECTIONS, TABLE, Collection, Score, corpus_root
 
 EXCERPT_BEATS = 80  # what sounds in 30 s at 160 beats a minute
 SHORTEST_BEATS = 8
