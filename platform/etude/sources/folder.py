@@ -7,7 +7,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -136,12 +136,22 @@ def check_folder(root: Path) -> None:
 
 
 def file_of(track: Track) -> Path:
-    """The file that a track's `file:` address means, whatever bytes its name is made of."""
-    return Path(os.fsdecode(unquote_to_bytes(urlsplit(track.uri).path)))
+    """The file that a track's `file:` address means."""
+    return path_of(track.uri)
+
+
+def path_of(uri: str) -> Path:
+    """The file that a `file:` address means, whatever bytes its name is made of."""
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
 
 
 def audio_files(root: Path) -> Iterator[Path]:
-    """Audio files below `root` in a stable order; a folder reached twice through links is read once."""
+    """Audio files below `root`; see `files_below`."""
+    return files_below(root, AUDIO)
+
+
+def files_below(root: Path, endings: Collection[str]) -> Iterator[Path]:
+    """Files with these endings, such as `.mid`, in a stable order; a folder reached twice is read once."""
     seen: set[tuple[int, int]] = set()
 
     def unreadable(error: OSError) -> None:
@@ -155,7 +165,7 @@ def audio_files(root: Path) -> Iterator[Path]:
         seen.add((stat.st_dev, stat.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO:
+            if not name.startswith(".") and Path(name).suffix.lower() in endings:
                 yield Path(folder, name)
 
 
