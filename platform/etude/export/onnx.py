@@ -25,7 +25,7 @@ METADATA_KEY = "etude"
 def export_onnx(spec: ExportSpec, folder: Path) -> Path:
     """Write `<folder>/<spec.name>.onnx`; returns its path."""
     path = folder / f"{spec.name}.onnx"
-    batch = torch.export.Dim("batch", min=1)
+    batch = torch.export.Dim(spec.batch_axis, min=1)
     with _quiet():
         program = torch.onnx.export(
             spec.module.eval(),

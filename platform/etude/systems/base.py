@@ -23,6 +23,7 @@ class ExportSpec:
     module: nn.Module
     inputs: Mapping[str, Tensor]
     output_name: str = "embedding"
+    batch_axis: str = "batch"
 
 
 class TrainingData(Protocol):
