@@ -3,6 +3,7 @@
 #   make tune                     set up, prepare the demo library, sweep, export and register the winner
 #   make tune LIBRARY=~/Music     the same on a folder of your own
 #   make train WORKERS=2          the winner's configuration, longer, on several workers
+#   make emotion                  the five emotion models: prepare, train, export, validate
 #   make up / make stop           start / end the local Ray head and MLflow server
 #   make test / make slow         the tests / the longer ones
 #
@@ -21,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 LOCAL := $(BIN)/python -m etude.services.local
 
-.PHONY: tune train prepare up stop test slow lint clean
+.PHONY: tune train emotion prepare up stop test slow lint clean
 
 tune: up
 	@$(LOCAL) --library submit -- python jobs/tune_audio.py $(ARGS)
@@ -33,6 +34,10 @@ train: up
 
 prepare: up
 	@$(LOCAL) --library submit -- python jobs/prepare_audio.py $(ARGS)
+
+emotion: up
+	@$(LOCAL) submit -- python jobs/train_emotion.py $(ARGS)
+	@$(BIN)/python jobs/validate_emotion.py --output "$(ETUDE_HOME)/exports/emotion/validation.json"
 
 up: .venv/ready
 	@$(LOCAL) up

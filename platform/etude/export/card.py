@@ -17,10 +17,11 @@ class Card:
     files: tuple[tuple[str, str], ...]  # file name, what goes in
     figures_on: str  # completes "Figures on ..."
     licenses: tuple[str, ...]  # one line each
+    output: str = "embedding"  # the name of what comes out
 
     def text(self, name: str, record: Mapping[str, Any], test: Figures, parity: Mapping[str, Parity]) -> str:
         """Markdown with the front matter that model hubs read."""
-        files = "\n".join(f"| `{file}` | {inputs} | `embedding` |" for file, inputs in self.files)
+        files = "\n".join(f"| `{file}` | {inputs} | `{self.output}` |" for file, inputs in self.files)
         agreement = "\n".join(
             f"| `{form}` | {p.n} | {p.min_cosine:.6f} | {p.max_difference:.1e} |"
             for form, p in parity.items()

@@ -14,11 +14,13 @@ from etude.config import load
 from etude.errors import UserError
 from etude.experiments.audio import AudioExperiment
 from etude.experiments.base import Experiment, Study
+from etude.experiments.emotion import EmotionExperiment
 from etude.experiments.library import LibraryExperiment
 from etude.experiments.music_text import MusicTextExperiment
 from etude.experiments.text import TextExperiment
 from etude.experiments.text_projection import TextProjectionExperiment
 from etude.export.audio import AudioRelease
+from etude.export.emotion import EmotionRelease
 from etude.export.music_text import MusicTextRelease
 from etude.export.release import Release
 from etude.export.text import TextRelease
@@ -31,6 +33,7 @@ SYSTEMS: dict[str, tuple[type[Experiment], Callable[[Any], Release]]] = {
     TextExperiment.system: (TextExperiment, TextRelease),
     MusicTextExperiment.system: (MusicTextExperiment, MusicTextRelease),
     TextProjectionExperiment.system: (TextProjectionExperiment, TextProjectionRelease),
+    EmotionExperiment.system: (EmotionExperiment, EmotionRelease),
 }
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,8 @@ def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> Release:
     if not all(isinstance(one, Mapping) and one for one in (config, identity, model)):
         raise UserError(
             f"{checkpoint} does not say which configuration made it: give one of jobs/train_audio.py, "
-            "jobs/train_text.py, jobs/train_music_text.py, jobs/train_projection.py or a sweep"
+            "jobs/train_text.py, jobs/train_music_text.py, jobs/train_projection.py, jobs/train_emotion.py "
+            "or a sweep"
         )
     assert config is not None and identity is not None
     if identity.get("system") not in SYSTEMS:

@@ -186,7 +186,13 @@ def _load_stage(
     reset = config.reset if foreign else ()
     decays = [group["weight_decay"] for group in optimizer.param_groups]
     if "optimizer" not in reset:
-        optimizer.load_state_dict(state["optimizer"])
+        try:
+            optimizer.load_state_dict(state["optimizer"])
+        except ValueError:  # of parameter groups with other sizes
+            raise UserError(
+                f"{config.start_from} trained other layers than this run does, so its optimiser is of no use "
+                "here: add optimizer to training.reset"
+            ) from None
     if "weight_decay" in reset:
         for group, decay in zip(optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay
