@@ -1,7 +1,7 @@
 """Train the emotion models through Ray Train, export and register them.
 
-    python jobs/train_emotion.py                                         all five, about 20 s each on 2 cores
-    python jobs/train_emotion.py --model melody --training.epochs 200 --training.batch_size 64
+    python jobs/train_emotion.py                                         all five
+    python jobs/train_emotion.py --model melody --training.epochs 60 --training.batch_size 64
     python jobs/train_emotion.py --model all --student.variant recurrent  seed 5's plug-in: with LSTMs
     python jobs/train_emotion.py --model melody --workers.use_gpu true
     python jobs/train_emotion.py --model groove --training.start_from best.pt --student.frozen_layers 2 \\

@@ -249,14 +249,15 @@ _NEEDS: dict[Model, str] = {
 class EmotionStream:
     """Examples to learn from: a `TrainingData` of `etude.systems.base`.
 
-    Every piece gives as many examples an epoch as every other, so that a long one counts no more.
+    Every piece gives as many examples an epoch as every other, so that a long one counts no more; where it
+    has fewer, they come again, moved otherwise.
     """
 
     def __init__(self, examples: Examples, augmentation: AugmentationConfig, per_piece: int) -> None:
         self.examples = examples
         self._augmentation = augmentation
         _, self._starts, self._counts = np.unique(examples.piece, return_index=True, return_counts=True)
-        self._per_piece = min(per_piece, int(self._counts.max()))
+        self._per_piece = per_piece
 
     def steps(self, batch_size: int) -> int:
         """Batches an epoch."""
