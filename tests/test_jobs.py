@@ -53,6 +53,7 @@ def run(home: Path, job: str, *words: str, timeout_s: float = 120) -> subprocess
         ("prepare_audio", ["--source.piecse", "3"], "did you mean source.pieces?"),
         ("train_audio", [], "run jobs/prepare_audio.py first"),
         ("tune_audio", ["--config", "SPACE"], "did you mean student.width?"),
+        ("train_emotion", ["--num-samples", "50", "--source.name", "demo"], "leave one of the two out"),
         ("prepare_musicbench", [], "say which music: --source.path DIR"),
         ("prepare_musicbench", ["--source.path", "/nowhere"], "/nowhere"),
         ("train_projection", ["--space", "muq"], "--accept-licence"),
@@ -99,13 +100,15 @@ def test_a_job_begins_with_the_settings_of_its_experiment(job: str) -> None:
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "search_spaces").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_search_space_that_is_shipped_can_be_drawn(file: Path) -> None:
     job = next(
-        name for name in ("tune_music_text", "tune_projection", "tune_text", "tune_audio")
+        name
+        for name in ("tune_music_text", "tune_projection", "tune_text", "tune_emotion", "tune_audio")
         if file.stem.startswith(name.removeprefix("tune_")) or name == "tune_audio"
     )  # fmt: skip
     called = runpy.run_path(str(REPOSITORY / "jobs" / f"{job}.py"))
     settings = load(called["".join(word.capitalize() for word in job.split("_"))], ["--config", str(file)])
     kind = next(one for one in type(settings).__mro__ if one.__name__.endswith("Experiment"))
-    assert draw(part(settings, kind), settings.sweep, (0, 0))
+    one = settings.each()[0] if hasattr(settings, "each") else settings
+    assert draw(part(one, kind), settings.sweep, (0, 0))
 
 
 def test_plan_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:

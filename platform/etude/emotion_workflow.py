@@ -4,8 +4,9 @@ import os
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from etude.cli import Progress, say
 from etude.data.emotion import json_lines
@@ -28,6 +29,13 @@ class PiecesSettings(EmotionExperiment):
         None, description="a folder for train.json, val.json, test.json and thesaurus.json; usually emotion/"
     )
     retry_quarantined: bool = Field(False, description="try the pieces in quarantine again")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_two(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("source") and data.get("num_samples") is not None:
+            raise ValueError("num_samples makes pieces up, in place of a source's: leave one of the two out")
+        return data
 
 
 class PrepareEmotion(PiecesSettings):

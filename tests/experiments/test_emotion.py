@@ -17,7 +17,7 @@ from etude.training.checkpoint import load_checkpoint
 from etude.training.loop import train
 from tests.support.emotion import synthetic_experiment
 
-QUICK = ("--training.epochs", "25", "--training.learning_rate", "3e-3")
+QUICK = ("--training.epochs", "6", "--training.learning_rate", "3e-3")
 
 
 def learn(study: EmotionStudy, folder: Path) -> EmotionFigures:

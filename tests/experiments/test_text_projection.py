@@ -225,8 +225,16 @@ def test_cached_gradients_have_the_loss_of_the_same_chunks(study: TextProjection
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 2}])
-@pytest.mark.parametrize("qwen", [False, True])
+@pytest.mark.parametrize(
+    ("qwen", "lora"),
+    [
+        (True, {"rank": 2}),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((True, None), (False, None), (False, {"rank": 2}))
+        ),
+    ],
+)
 def test_a_later_model_is_judged_beside_these_files(
     demo: AudioExperiment, settings: TextProjectionExperiment, tmp_path: Path, qwen: bool, lora: object
 ) -> None:

@@ -88,6 +88,7 @@ def test_sound_files_pass_with_a_line_each(
         assert 0 < result["median_ms"] <= result["p99_ms"]
 
 
+@pytest.mark.slow
 def test_the_recurrent_ones_fit_too(tmp_path: Path) -> None:
     for model in MODELS:
         export_emotion(model, lived_in(model, "recurrent"), tmp_path)

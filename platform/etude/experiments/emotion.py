@@ -67,8 +67,6 @@ class EmotionExperiment(Experiment):
     @classmethod
     def _usual_unless_named(cls, data: Any) -> Any:
         given = data.get("source") if isinstance(data, dict) else None
-        if given is not None and data.get("num_samples") is not None:
-            raise ValueError("num_samples makes pieces up, in place of a source's: leave one of the two out")
         if isinstance(given, dict) and given.get("name", "demo") == "demo":
             data = data | {"source": _demo().model_dump() | given}
         return data
