@@ -21,7 +21,7 @@ from etude.emotion_workflow import PiecesSettings, emotion_plan, prepare_pieces
 from etude.experiments.emotion import EmotionExperiment, OverModels
 from etude.export.emotion import EmotionRelease, collect
 from etude.summary import student_summary
-from etude.workflow import TrainSettings, train_and_publish
+from etude.workflow import TrainSettings, train_and_publish_each
 
 
 class TrainEmotion(OverModels, PiecesSettings, TrainSettings):
@@ -36,8 +36,9 @@ def main(argv: list[str]) -> int:
         say(f"train for at most {settings.training.most_epochs} epochs, export: {', '.join(models)}")
         return 0
     prepare_pieces(settings)
-    for one in settings.each():
-        published = train_and_publish(one, EmotionExperiment, EmotionRelease)
+    each = [*settings.each()]
+    trained = train_and_publish_each(each, EmotionExperiment, EmotionRelease)
+    for one, published in zip(each, trained, strict=True):
         say(f"{one.model}: {student_summary(published, 'pieces')}")
         if settings.num_samples is None:  # what learned from no music is for no plug-in
             say(f"files of all models: {collect(one, published.folder)}")

@@ -5,7 +5,7 @@ train_and_publish(load(TrainAudio, argv), AudioExperiment, AudioRelease)
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from etude.services.session import connect, open_tracking
 from etude.sources.captions import OpenAICaptions
 from etude.summary import caption_summary, prepare_summary, student_summary
 from etude.tracking.git import git_commit
-from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.ray_train import Run, WorkersConfig, train_on_workers
 from etude.tuning.report import sweep_report
 from etude.tuning.sweep import draw, finish, run_sweep
 from etude.tuning.trial import SweepConfig
@@ -118,31 +118,47 @@ def train_and_publish(
 
     Without `learn`, what the run has learned so far is exported; raises UserError if that is nothing.
     """
-    experiment = part(settings, kind).pinned()
-    study = experiment.open()
-    name = f"{settings.run}-{fingerprint(study)}"
-    folder = settings.home / "runs" / name
-    best = folder / "best.pt"
-    if not learn and not best.exists():
-        raise UserError(
-            f"the run {name} has learned nothing yet: train it first, or give jobs/export.py the folder of "
-            "another"
-        )
-    dashboard = connect(settings.home)
-    tracking = open_tracking(experiment)
+    (published,) = train_and_publish_each([settings], kind, release, learn=learn)
+    return published
+
+
+def train_and_publish_each(
+    each: Sequence[TrainSettings], kind: type[Experiment], release: ReleaseOf, *, learn: bool = True
+) -> Iterator[Published]:
+    """The same for several students that differ in no more than what they learn; the workers start once."""
+    experiments = [part(settings, kind).pinned() for settings in each]
+    studies = [experiment.open() for experiment in experiments]
+    first, workers = experiments[0], each[0].workers
+    names = [f"{one.run}-{fingerprint(study)}" for one, study in zip(each, studies, strict=True)]
+    folders = [first.home / "runs" / name for name in names]
+    for name, folder in zip(names, folders, strict=True):
+        if not learn and not (folder / "best.pt").exists():
+            raise UserError(
+                f"the run {name} has learned nothing yet: train it first, or give jobs/export.py the folder "
+                "of another"
+            )
+    say(f"Ray dashboard: {connect(first.home)}")
+    tracking = open_tracking(first)
     tags = {"git_commit": git_commit(), "etude.kind": "train"}
-    run_id = tracking.run(name, name, tags=tags)
-    tracking.log_params(run_id, experiment.model_dump())
-    say(f"run {name}: {tracking.run_url(run_id)}\nRay dashboard: {dashboard}")
+    runs = []
+    for experiment, name, folder in zip(experiments, names, folders, strict=True):
+        run = Run(experiment, folder, tracking.run(name, name, tags=tags))
+        tracking.log_params(run.run_id, experiment.model_dump())
+        say(f"run {name}: {tracking.run_url(run.run_id)}")
+        runs.append(run)
+    left = [run.run_id for run in runs]
     try:
         if learn:
-            best = train_on_workers(experiment, settings.workers, folder, tracking, run_id)
-        published = publish(release(study), best, tracking, run_id, export_folder(experiment, name), tags)
+            train_on_workers(runs, workers, tracking)
+        for run, study, name in zip(runs, studies, names, strict=True):
+            exports = export_folder(run.settings, name)
+            published = publish(release(study), run.best, tracking, run.run_id, exports, tags)
+            tracking.end(left.pop(0), "FINISHED")
+            yield published
     except UserError:
-        tracking.end(run_id, "FAILED")
+        for run_id in left:
+            tracking.end(run_id, "FAILED")
         raise
-    tracking.end(run_id, "FINISHED")
-    return published
 
 
 def tune_and_publish(settings: TuneSettings, kind: type[Experiment], release: ReleaseOf) -> Published:

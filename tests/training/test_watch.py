@@ -16,11 +16,13 @@ def test_only_what_is_new_is_told(tmp_path: Path, monkeypatch) -> None:  # type:
     monkeypatch.setattr(watch, "LOOK_S", 0.01)
     write(tmp_path, 1)  # of a run that goes on
     lines: list[str] = []
-    with watched(tmp_path, 3, "skill", lines.append):
+    with watched(tmp_path, "melody", 3, "skill", lines.append):
         write(tmp_path, 2)
     assert len(lines) == 1
-    assert lines[0].startswith("epoch 2/3  loss 0.5000, validation skill 0.200 (best 0.200), 1 min 10 s left")
-    with watched(tmp_path, 3, "skill", lines.append):
+    assert lines[0].startswith(
+        "melody: epoch 2/3  loss 0.5000, validation skill 0.200 (best 0.200), 1 min 10 s left"
+    )
+    with watched(tmp_path, "melody", 3, "skill", lines.append):
         write(tmp_path, 3)
-    assert lines[1].startswith("epoch 3/3")
+    assert lines[1].startswith("melody: epoch 3/3")
     assert "left" not in lines[1]

@@ -9,11 +9,12 @@ from etude.experiments.emotion import EmotionExperiment
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_checkpoint, load_latest
 from etude.training.loop import train
-from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.ray_train import Run, WorkersConfig, train_on_workers
 from etude.tuning.space import Distribution
 from etude.tuning.sweep import run_sweep
 from etude.tuning.trial import SweepConfig
 from tests.support.emotion import synthetic_experiment
+from tests.support.threads import one_thread
 
 VARYING = {"seconds", "seconds_waiting"}
 
@@ -42,16 +43,17 @@ def test_sweep_and_plain_training_reach_the_same_figure(
 
     study = settings.open()
     system, folder = study.system(settings.seed), tmp_path / "plain"
-    train(
-        system, study, settings.training, seed=settings.seed, folder=folder,
-        report=lambda metrics, path: None, identity=study.identity(),
-    )  # fmt: skip
-    run_id = tracking.run("ray-train", "ray-train")
-    best = train_on_workers(settings, WorkersConfig(workers=1), tmp_path / "ray", tracking, run_id)
+    with one_thread():
+        train(
+            system, study, settings.training, seed=settings.seed, folder=folder,
+            report=lambda metrics, path: None, identity=study.identity(),
+        )  # fmt: skip
+    run = Run(settings, tmp_path / "ray", tracking.run("ray-train", "ray-train"))
+    train_on_workers([run], WorkersConfig(workers=1), tracking)
 
     plain = history(folder)
     assert max(epoch["score"] for epoch in plain) == pytest.approx(result.winner.score, abs=1e-6)
-    for other in (result.checkpoint(result.winner).parent, best.parent):
+    for other in (result.checkpoint(result.winner).parent, run.folder):
         for one, two in zip(plain, history(other), strict=True):
             assert one == pytest.approx(two, abs=1e-5)
-    assert load_checkpoint(best)["epoch"] == max(plain, key=lambda epoch: epoch["score"])["epoch"]
+    assert load_checkpoint(run.best)["epoch"] == max(plain, key=lambda epoch: epoch["score"])["epoch"]

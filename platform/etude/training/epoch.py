@@ -100,7 +100,7 @@ def learn(learner: Learner, data: TrainingData, position: Position) -> dict[str,
                     )
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
-    means = {f"train/{name}": total / (steps * parts) for name, total in sums.items()}
+    means = {f"train/{name}": total / (steps * parts) for name, total in _of_all_ranks(sums, worker).items()}
     return means | {"learning_rate": rate, "seconds_waiting": waited}
 
 
@@ -109,6 +109,15 @@ def steps_and_parts(data: TrainingData, config: TrainingConfig) -> tuple[int, in
     n_batches = data.steps(config.batch_size // config.accumulate)
     parts = min(config.accumulate, n_batches)
     return n_batches // parts, parts
+
+
+def _of_all_ranks(figures: dict[str, float], worker: Worker) -> dict[str, float]:
+    """The mean over ranks, each of which has seen its share of every batch alone."""
+    if worker.world_size == 1:
+        return figures
+    values = torch.tensor([figures[name] for name in sorted(figures)], dtype=torch.float64).to(worker.device)
+    torch.distributed.all_reduce(values)
+    return dict(zip(sorted(figures), (values / worker.world_size).tolist(), strict=True))
 
 
 def _backward(learner: Learner, batch: Any, generator: torch.Generator, parts: int) -> dict[str, float]:

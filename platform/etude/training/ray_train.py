@@ -1,11 +1,14 @@
 """The training loop on one or more workers through Ray Train, with failures retried.
 
+Several students are trained by the same workers one after the other, since to start those takes a while.
 All workers see the same global batches; gradients are averaged. A worker that dies is replaced and all go on
 from the last checkpoint, whose losses then equal those of a run that was not disturbed.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +40,31 @@ class WorkersConfig(Section):
     max_failures: int = Field(3, ge=0, description="restarts of the worker group before giving up")
 
 
-def train_on_workers(
-    settings: Experiment, workers: WorkersConfig, folder: Path, tracking: Tracking, run_id: str
-) -> Path:
-    """Train to the end and return the best checkpoint. Needs a Ray session and a prepared library.
+@dataclass(frozen=True)
+class Run:
+    """One student to be trained: how, where its checkpoints lie, and its run in MLflow."""
 
-    The same `folder` resumes. Raises UserError if the cluster is too small or the batch cannot be shared.
+    settings: Experiment
+    folder: Path
+    run_id: str
+
+    @property
+    def best(self) -> Path:
+        """Its best checkpoint, once it has learned anything."""
+        return self.folder / "best.pt"
+
+
+def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Tracking) -> None:
+    """Train every run to its end. Needs a Ray session and prepared data.
+
+    The same folders resume. Raises UserError if the cluster is too small or a batch cannot be shared.
     """
-    if settings.training.batch_size % workers.workers:
-        raise UserError(
-            f"training.batch_size {settings.training.batch_size} cannot be shared by "
-            f"{workers.workers} workers: choose a multiple"
-        )
+    for run in runs:
+        if run.settings.training.batch_size % workers.workers:
+            raise UserError(
+                f"training.batch_size {run.settings.training.batch_size} cannot be shared by "
+                f"{workers.workers} workers: choose a multiple"
+            )
     cpus, needed = ray.cluster_resources().get("CPU", 0), workers.workers * workers.cpus_per_worker
     if cpus < needed:
         raise UserError(
@@ -59,52 +75,58 @@ def train_on_workers(
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
-            "settings": settings,
-            "folder": str(folder),
+            "runs": list(runs),
             "tracking_uri": tracking.uri,
             "experiment": tracking.experiment,
-            "run_id": run_id,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.workers, use_gpu=workers.use_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             name="ray",
-            storage_path=str(folder),
+            storage_path=str(runs[0].folder),
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
         ),
     )  # fmt: skip
     try:
-        with watched(folder, settings.training.most_epochs, settings.judged_by, say):
+        with ExitStack() as watching:
+            for run in runs:
+                of = run.settings
+                epochs = of.training.most_epochs
+                watching.enter_context(watched(run.folder, of.published_as, epochs, of.judged_by, say))
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"training failed ({reason}): what was done is in {folder}") from error
-    return folder / "best.pt"
+        raise UserError(f"training failed ({reason}): what was done is in {runs[0].folder.parent}") from error
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """One worker: the plain loop, with this rank's share of every batch."""
-    settings: Experiment = config["settings"]
+    """One worker: the plain loop over every run, with this rank's share of every batch."""
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    study = settings.open()
+    worker = Worker(rank, world_size, device, prepare_model if world_size > 1 else lambda module: module)
     tracking = Tracking(config["tracking_uri"], config["experiment"]) if rank == 0 else None
+    for run in config["runs"]:
+        _train(run, worker, tracking)
+
+
+def _train(run: Run, worker: Worker, tracking: Tracking | None) -> None:
+    settings, study = run.settings, run.settings.open()
 
     def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
         if tracking is not None:
             numbers = {name: float(value) for name, value in metrics.items() if name != "epoch"}
-            tracking.log_metrics(config["run_id"], numbers, step=int(metrics["epoch"]))
+            tracking.log_metrics(run.run_id, numbers, step=int(metrics["epoch"]))
             if settings.tracking.tensorboard:
-                name = Path(config["folder"]).name
-                write_scalars(settings.tracking.tensorboard / name, numbers, int(metrics["epoch"]))
+                folder = settings.tracking.tensorboard / run.folder.name
+                write_scalars(folder, numbers, int(metrics["epoch"]))
         # The checkpoint is on shared disk already; Ray is told only that this epoch is done everywhere.
         ray.train.report(dict(metrics))
 
-    begun = load_latest(Path(config["folder"]))
+    begun = load_latest(run.folder)
     system = study.system(settings.seed, begun and begun["model"])
     assert isinstance(system, nn.Module)
     synchronise(system)  # so that the number of workers changes no loss
@@ -113,9 +135,9 @@ def _worker(config: dict[str, Any]) -> None:
         study,
         settings.training,
         seed=settings.seed,
-        folder=Path(config["folder"]),
+        folder=run.folder,
         report=report,
         identity=study.identity(),
         configuration=configuration(settings),
-        worker=Worker(rank, world_size, device, prepare_model if world_size > 1 else lambda module: module),
+        worker=worker,
     )

@@ -13,7 +13,9 @@ LOOK_S = 2.0
 
 
 @contextmanager
-def watched(folder: Path, epochs: int, judged_by: str, say: Callable[[str], None]) -> Iterator[None]:
+def watched(
+    folder: Path, name: str, epochs: int, judged_by: str, say: Callable[[str], None]
+) -> Iterator[None]:
     """While the block runs, say of every epoch that a checkpoint in `folder` tells of how it went."""
     done = threading.Event()
     seen = _epoch(folder)
@@ -26,8 +28,8 @@ def watched(folder: Path, epochs: int, judged_by: str, say: Callable[[str], None
                 seen, last = state["epoch"], state["history"][-1]
                 left_s = last["seconds"] * (epochs - seen)
                 say(
-                    f"epoch {seen}/{epochs}  loss {last['train/loss']:.4f}, validation {judged_by} "
-                    f"{last[SCORE]:.3f} (best {state['best']:.3f})"
+                    f"{name}: epoch {seen}/{epochs}  loss {last['train/loss']:.4f}, "
+                    f"validation {judged_by} {last[SCORE]:.3f} (best {state['best']:.3f})"
                     + (f", {duration(left_s)} left" * (left_s > 0))
                 )
             if over:
