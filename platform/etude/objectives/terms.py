@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, log_softmax, normalize
 
+from etude.ranks import summed, world_size
+
 _TINY = 1e-12
 
 
 def cosine_distance(student_BD: Tensor, teacher_BD: Tensor, weight_B: Tensor | None = None) -> Tensor:
     """Mean of 1 - cosine over a batch."""
     cosine_B = cosine_similarity(student_BD, teacher_BD, dim=1)
-    return 1 - cosine_B.mean() if weight_B is None else weighted_mean(1 - cosine_B, weight_B)
+    return weighted_mean(1 - cosine_B, weight_B)
 
 
 def scaled_mse(
@@ -45,7 +47,7 @@ def similarity_error(
     """Mean squared difference of all cosines between items (Tung and Mori, arXiv:1907.09682).
 
     Vectors are taken from the teacher's mean, without which all its cosines lie close together. A pair
-    counts as much as the product of its items' weights.
+    counts as much as the product of its items' weights. With several ranks pairs are those within each.
     """
     student = normalize(student_BD - mean_D, dim=1)
     teacher = normalize(teacher_BD - mean_D, dim=1)
@@ -90,10 +92,16 @@ def focal_weights(student_BD: Tensor, teacher_BD: Tensor, gamma: float, low: flo
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
-    """The mean of values, by weights of the same shape if there are any; 0 if all of them are 0."""
-    if weights is None:
+    """The mean of values, by weights of the same shape if there are any; 0 if all of them are 0.
+
+    With several ranks it is this rank's share in the mean over all their values: the mean of these shares,
+    as data parallelism takes it, is that mean, however unevenly items and weights are spread.
+    """
+    if weights is None and world_size() == 1:
         return values.mean()
-    return (values * weights).sum() / weights.sum().clamp_min(_TINY)
+    weights = torch.ones_like(values) if weights is None else weights
+    total = summed(weights.detach().sum()) / world_size()
+    return (values * weights).sum() / total.clamp_min(_TINY)
 
 
 def _kl(teacher_BN: Tensor, student_BN: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from typing import Any
 
 import ray.train
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
 
 from etude.cli import say
+from etude.cluster import room_for
 from etude.config import Section
 from etude.errors import UserError
 from etude.experiments.base import Experiment, configuration
@@ -35,9 +36,30 @@ class WorkersConfig(Section):
     """How many processes train one student."""
 
     workers: int = Field(1, ge=1)
+    min_workers: int | None = Field(
+        None, ge=1, description="go on with fewer, down to so many, when nodes are lost, until they are back"
+    )
     use_gpu: bool = False
     cpus_per_worker: float = Field(1, gt=0)
     max_failures: int = Field(3, ge=0, description="restarts of the worker group before giving up")
+
+    @model_validator(mode="after")
+    def _can_shrink(self) -> "WorkersConfig":
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is above workers {self.workers}")
+        if self.min_workers is not None and not self.max_failures:
+            raise ValueError("min_workers needs max_failures above 0: a lost node is a failure")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """Workers below which training waits."""
+        return self.min_workers or self.workers
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one worker takes of its node."""
+        return {"CPU": self.cpus_per_worker} | ({"GPU": 1} if self.use_gpu else {})
 
 
 @dataclass(frozen=True)
@@ -60,18 +82,13 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
     The same folders resume. Raises UserError if the cluster is too small or a batch cannot be shared.
     """
     for run in runs:
-        if run.settings.training.batch_size % workers.workers:
-            raise UserError(
-                f"training.batch_size {run.settings.training.batch_size} cannot be shared by "
-                f"{workers.workers} workers: choose a multiple"
-            )
-    cpus, needed = ray.cluster_resources().get("CPU", 0), workers.workers * workers.cpus_per_worker
-    if cpus < needed:
+        check_shares(run.settings.training.batch_size, workers)
+    room = room_for(workers.resources)
+    if room < workers.fewest:
         raise UserError(
-            f"{workers.workers} workers need {needed:g} CPUs, the cluster has {cpus:g}: "
-            "lower workers.workers or workers.cpus_per_worker"
+            f"{workers.fewest} workers with {workers.resources} each do not fit, the cluster has room for "
+            f"{room}: lower workers.workers, workers.min_workers or workers.cpus_per_worker"
         )
-    resources = {"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {})
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
@@ -80,12 +97,15 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
             "experiment": tracking.experiment,
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.workers, use_gpu=workers.use_gpu, resources_per_worker=resources
+            num_workers=(workers.min_workers, workers.workers) if workers.min_workers else workers.workers,
+            use_gpu=workers.use_gpu,
+            resources_per_worker=workers.resources,
         ),
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=str(runs[0].folder),
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
+            callbacks=[NoUseTryingAgain()],
         ),
     )  # fmt: skip
     try:
@@ -95,9 +115,35 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
                 epochs = of.training.most_epochs
                 watching.enter_context(watched(run.folder, of.published_as, epochs, of.judged_by, say))
             trainer.fit()
+    except ray.train.ControllerError as error:
+        if isinstance(error.controller_failure, UserError):
+            raise error.controller_failure from None
+        raise _failed(runs, error) from error
     except ray.train.TrainingFailedError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"training failed ({reason}): what was done is in {runs[0].folder.parent}") from error
+        raise _failed(runs, error) from error
+
+
+def check_shares(batch_size: int, workers: WorkersConfig) -> None:
+    """Raise UserError if a batch cannot be shared evenly by as many workers as there may be."""
+    for number in range(workers.fewest, workers.workers + 1):
+        if batch_size % number:
+            raise UserError(
+                f"training.batch_size {batch_size} cannot be shared by {number} workers: choose a multiple"
+            )
+
+
+class NoUseTryingAgain(ray.train.UserCallback):  # type: ignore[misc]
+    """Ends a run at an error that its user has to mend; Ray would start the workers again and again."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, BaseException]) -> None:
+        for error in worker_exceptions.values():
+            if isinstance(error, UserError):
+                raise error
+
+
+def _failed(runs: Sequence[Run], error: ray.train.TrainingFailedError) -> UserError:
+    reason = str(error).strip().splitlines()[-1]
+    return UserError(f"training failed ({reason}): what was done is in {runs[0].folder.parent}")
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -119,6 +165,7 @@ def _train(run: Run, worker: Worker, tracking: Tracking | None) -> None:
     def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
         if tracking is not None:
             numbers = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+            numbers["workers"] = float(worker.world_size)
             tracking.log_metrics(run.run_id, numbers, step=int(metrics["epoch"]))
             if settings.tracking.tensorboard:
                 folder = settings.tracking.tensorboard / run.folder.name
