@@ -9,7 +9,7 @@ import grpc
 import ray
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray._private.grpc_utils import init_grpc_channel  # with the token, as every client of Ray
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import AuthenticationError
