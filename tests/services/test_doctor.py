@@ -13,7 +13,8 @@ import soundfile
 
 from etude.data.store import FORMAT, Quarantined, Store
 from etude.services import daemon, doctor
-from etude.services.doctor import CHECKS, Doctor, Finding, examine
+from etude.services.doctor import CHECKS, Doctor, examine
+from etude.services.findings import Finding
 from etude.services.local import Ports, ray_environment, ray_head
 from etude.sources import FolderConfig
 from etude.sources.audiomuse import AudioMuseConfig

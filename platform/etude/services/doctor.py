@@ -8,10 +8,9 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import av
@@ -19,11 +18,11 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from etude.config import mask
 from etude.data.store import Store, features_part
 from etude.errors import BadAudio, UserError
 from etude.experiments.audio import AudioExperiment
 from etude.services import daemon
+from etude.services.findings import Finding, NotUsed
 from etude.services.local import ray_environment
 from etude.sources import DemoConfig, build_source
 from etude.sources.audiomuse import AudioMuseConfig
@@ -46,23 +45,6 @@ class Doctor(AudioExperiment):
 
     clap: Path | None = Field(None, description="a CLAP ONNX file to compare AudioMuse-AI's vectors with")
     coverage: bool = Field(False, description="list AudioMuse-AI's rows and the audio whole, and compare")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found of one thing; the text of a problem says how to mend it."""
-
-    name: str
-    state: Literal["ok", "problem", "not used"]
-    text: str
-
-    def __str__(self) -> str:
-        first, *more = str(mask(self.text)).splitlines()
-        return "\n".join([f"{self.state:9} {self.name:9} {first}", *(f"{'':20}{line}" for line in more)])
-
-
-class NotUsed(Exception):  # noqa: N818
-    """Nothing to check: the experiment does without it."""
 
 
 def examine(settings: Doctor) -> Iterator[Finding]:

@@ -8,8 +8,10 @@ from typing import Any
 
 import ray
 
+from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.services import daemon
+from etude.services.head import require_head
 from etude.services.local import mlflow_server, ray_environment
 from etude.tracking.mlflow import Tracking
 
@@ -18,7 +20,8 @@ def connect(home: Path) -> str:
     """Join the cluster this job was submitted to, this home's head, or one that ends with the process.
 
     Outside a submitted job, authentication by this home's token is set explicitly. Ray reads that when it is
-    imported, so the process starts itself anew with it set. Returns the dashboard's address.
+    imported, so the process starts itself anew with it set. Returns the dashboard's address. Raises UserError
+    within seconds if the head that RAY_ADDRESS names cannot be used.
     """
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if "RAY_ADDRESS" not in os.environ:
@@ -29,7 +32,16 @@ def connect(home: Path) -> str:
             options["address"] = f"127.0.0.1:{head.ports[0]}"
         else:  # Tune with Train leaks placement groups without a dashboard
             options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
-    return f"http://{ray.init(ignore_reinit_error=True, **options).dashboard_url}"
+    elif (address := os.environ["RAY_ADDRESS"]) not in ("auto", "local") and not ray.is_initialized():
+        require_head(address)
+    try:
+        return f"http://{ray.init(ignore_reinit_error=True, **options).dashboard_url}"
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        raise UserError(
+            f"{' '.join(str(error).split())}: take the cluster's versions here, or ours there"
+        ) from None
 
 
 def open_tracking(settings: Experiment) -> Tracking:
