@@ -1,0 +1,61 @@
+"""Ray Data as the pipelines use it: quiet, never still for ever, and with errors that a user understands."""
+
+import errno
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import ray.data
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import OutOfDiskError, RayTaskError
+
+from etude.errors import UserError
+
+STILL_S = 900.0  # without a block moving: longer than a node of a cloud takes to come
+
+
+def cluster_resources() -> dict[str, float]:
+    """CPUs, GPUs and what else the cluster has, or will have once an autoscaler has brought what it may."""
+    there = ray.cluster_resources()
+    largest = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    return {name: max(there.get(name, 0), largest.get(name, 0)) for name in there | largest}
+
+
+def prepare_context(still_s: float = STILL_S, spread: bool = True) -> None:
+    """Set how datasets made from now on are run; they fail after `still_s` seconds without any progress.
+
+    Actors are spread over all nodes, or else packed, which keeps nodes with GPUs for those who need one.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.memory_usage_poll_interval_s = None  # reading each actor's page tables costs 2 % of a core
+    context.execution_no_progress_timeout_s = still_s
+    context.scheduling_strategy = "SPREAD" if spread else "DEFAULT"
+    context.raise_original_map_exception = True
+    # Each pipeline's own progress says what there is to say, and an error what went wrong.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Run a dataset and yield its rows as they come.
+
+    Raises what a step raised as if it had been raised here, so OSError where a disk is full, and UserError
+    where the cluster no longer does anything.
+    """
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from batch.to_pylist()
+    except OutOfDiskError as error:
+        raise OSError(errno.ENOSPC, "no space left where Ray keeps its objects") from error
+    except RayTaskError as error:
+        if isinstance(error.cause, OSError | UserError):
+            raise error.cause from error
+        raise
+    except ExecutionTimeoutError as error:
+        still_s = dataset.context.execution_no_progress_timeout_s
+        raise UserError(
+            f"nothing has moved in the cluster for {still_s:.0f} s: look with `ray status` whether its nodes "
+            "are there and have room, and run the same command again, which goes on where this run was"
+        ) from error
