@@ -6,9 +6,12 @@ that cannot be fetched now is reported and tried again by the next run. What one
 a quarantine of that teacher's, and costs neither the mel nor another teacher's targets.
 """
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +38,8 @@ MAX_BLOCKS = 4096  # each costs the driver memory and time; where there are more
 # What an actor or a task reserves. For every CPU there is one actor of each kind, and all of them fit twice:
 # when half of the nodes are lost, their actors start again on the others, which Ray waits for.
 FETCH_CPUS, FEATURIZE_CPUS, WRITE_CPUS = 0.05, 0.4, 0.05
+
+LEFT_S = 86_400.0  # no write takes a day: a temporary file of that age is nobody's
 
 
 @dataclass
@@ -72,6 +77,7 @@ def prepare(
     planned = planned or plan(job)
     store = Store(job.store)
     _check_disk(store, planned)
+    clear_left_behind(job.store)
     store.write_catalogue(planned.source_id, planned.catalogue)
     _compact(store, planned)
     for place, tried_again in planned.again.items():
@@ -149,6 +155,20 @@ def _check_disk(store: Store, planned: Plan) -> None:
             f"too little disk: preparing needs about {need / 1e9:.1f} GB, {store.root} has "
             f"{free / 1e9:.1f} GB free; make room or choose another folder with --home"
         )
+
+
+def clear_left_behind(root: str) -> None:
+    """Remove the temporary files of writers that were killed, below a store in a folder.
+
+    They are never read. What is young may belong to a run elsewhere that is writing now.
+    """
+    if "://" in root:  # an object store keeps nothing of what was not finished
+        return
+    for kind in ("features", "targets", "commits", "tracks"):
+        for path in Path(root, kind).rglob("*.tmp"):
+            with contextlib.suppress(FileNotFoundError):  # another run clears too
+                if path.stat().st_mtime < time.time() - LEFT_S:
+                    path.unlink()
 
 
 def _compact(store: Store, planned: Plan) -> None:
