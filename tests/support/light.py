@@ -60,6 +60,7 @@ class Light:
     latency_s: float = 0.05  # that a file takes to come
     gpus_per_actor: float = 0
     shard_tracks: int = 8
+    wait_for_cpus: int = 0  # which nodes bring that come by themselves
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,8 @@ def main(argv: list[str]) -> int:
     light = Light(**json.loads(argv[0]))
     Path(light.notes).mkdir(parents=True, exist_ok=True)
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+    while ray.cluster_resources().get("CPU", 0) < light.wait_for_cpus:
+        time.sleep(0.1)
     swapped(light)
     seen: list[tuple[float, int]] = []
     report = pipeline.prepare(

@@ -37,19 +37,21 @@ class Nodes:
     address: str
     nodes: tuple[Node, ...]  # the head first
     environment: Mapping[str, str]  # in which a driver finds it
+    prefix: tuple[str, ...]  # of commands, for those who live in namespaces of their own
 
     def drive(self, module: str, *arguments: str) -> "subprocess.Popen[str]":
         """Start a driver, a module of this repository, in a process of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], cwd=REPOSITORY, env=dict(self.environment),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [*self.prefix, sys.executable, "-m", module, *arguments], cwd=REPOSITORY,
+            env=dict(self.environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
 
 @contextmanager
-def nodes(*resources: Mapping[str, Any]) -> Iterator[Nodes]:
+def nodes(*resources: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[Nodes]:
     """Start nodes with these resources, the head first; they are gone at the end.
 
+    `prefix` goes before every command, such as `nsenter …` for namespaces of their own.
     The environment must hold what Ray's token authentication needs.
     """
     paths = [str(REPOSITORY), str(REPOSITORY / "platform")]
@@ -59,8 +61,8 @@ def nodes(*resources: Mapping[str, Any]) -> Iterator[Nodes]:
     folder = tempfile.mkdtemp(prefix="etude-ray-", dir="/tmp")  # paths of sockets must be short
     environment["RAY_TMPDIR"] = folder
     started = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.nodes", json.dumps(resources)], cwd=REPOSITORY,
-        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [*prefix, sys.executable, "-m", "tests.support.nodes", json.dumps(resources)],
+        cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert started.stdin
     assert started.stdout
@@ -69,7 +71,7 @@ def nodes(*resources: Mapping[str, Any]) -> Iterator[Nodes]:
         assert line, f"the cluster did not start: exit code {started.wait()}"
         told = json.loads(line)
         there = tuple(Node(**node) for node in told["nodes"])
-        yield Nodes(told["address"], there, environment | {"RAY_ADDRESS": told["address"]})
+        yield Nodes(told["address"], there, environment | {"RAY_ADDRESS": told["address"]}, prefix)
     finally:
         started.stdin.close()
         started.stdout.close()
@@ -88,7 +90,9 @@ def main(argv: Sequence[str]) -> None:
     cluster = Cluster()
     for resources in json.loads(argv[0]):
         cluster.add_node(
-            object_store_memory=STORE_BYTES, include_dashboard=False, node_ip_address="127.0.0.1", **resources
+            **{"node_ip_address": "127.0.0.1"} | resources,
+            object_store_memory=STORE_BYTES,
+            include_dashboard=False,
         )
     every = [cluster.head_node, *(node for node in cluster.list_all_nodes() if node is not cluster.head_node)]
     found = [{"id": node.node_id, "raylet": node.all_processes["raylet"][0].process.pid} for node in every]

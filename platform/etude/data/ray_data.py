@@ -10,7 +10,7 @@ import ray.data
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import OutOfDiskError, RayTaskError
 
-from etude.errors import UserError
+from etude.errors import DISK_FULL, UserError
 
 STILL_S = 900.0  # without a block moving: longer than a node of a cloud takes to come
 
@@ -41,8 +41,8 @@ def prepare_context(still_s: float = STILL_S, spread: bool = True) -> None:
 def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
     """Run a dataset and yield its rows as they come.
 
-    Raises what a step raised as if it had been raised here, so OSError where a disk is full, and UserError
-    where the cluster no longer does anything.
+    Raises OSError where a node's disk is full, UserError as a step raised it and where the cluster no longer
+    does anything.
     """
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -50,8 +50,11 @@ def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
     except OutOfDiskError as error:
         raise OSError(errno.ENOSPC, "no space left where Ray keeps its objects") from error
     except RayTaskError as error:
-        if isinstance(error.cause, OSError | UserError):
-            raise error.cause from error
+        cause = error.cause
+        if isinstance(cause, UserError):
+            raise cause from error
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
+            raise OSError(cause.errno, f"{cause.strerror} on {error.ip}", cause.filename) from error
         raise
     except ExecutionTimeoutError as error:
         still_s = dataset.context.execution_no_progress_timeout_s
