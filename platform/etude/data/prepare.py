@@ -22,7 +22,7 @@ from etude.data.catalogue import track_of
 from etude.data.features import Featurize
 from etude.data.fetch import Fetch
 from etude.data.plan import Job, Plan, plan
-from etude.data.ray_data import STILL_S, cluster_resources, prepare_context, rows_of
+from etude.data.ray_data import STILL_S, cluster, prepare_context, rows_of
 from etude.data.recall import recall
 from etude.data.shards import write_rows
 from etude.data.store import Quarantined, Store, targets_part
@@ -35,10 +35,7 @@ from etude.teachers.stored import vectors_hash
 BLOCK_S = 960.0  # of audio that travels together: little, so that the last actor is not waited for long
 BLOCK_TRACKS = 64  # however short they are
 MAX_BLOCKS = 4096  # each costs the driver memory and time; where there are more tracks, more travel together
-# What an actor or a task reserves. For every CPU there is one actor of each kind, and all of them fit twice:
-# when half of the nodes are lost, their actors start again on the others, which Ray waits for.
-FETCH_CPUS, FEATURIZE_CPUS, WRITE_CPUS = 0.05, 0.4, 0.05
-
+FETCH, FEATURIZE, WRITE = 0.1, 0.8, 0.1  # shares of what one CPU's work reserves
 LEFT_S = 86_400.0  # no write takes a day: a temporary file of that age is nobody's
 
 
@@ -179,21 +176,21 @@ def _compact(store: Store, planned: Plan) -> None:
 def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
     """Run the pipeline; yields each track with its status row, after its shard was committed."""
     options = job.prepare
-    cluster = cluster_resources()
-    cpus = max(1, int(cluster.get("CPU", 1)))
-    n_actors = min(cpus, int(planned.heard.sum()))
+    there = cluster()
+    n_tracks = int(planned.heard.sum())
+    n_actors = min(there.cpus, n_tracks)
     # One process asks a server, so that its limits hold for the whole cluster.
     at_a_time = requests_at_a_time(job.source)
     n_fetching = 1 if at_a_time else n_actors
     under_way = at_a_time or options.fetch_concurrency
     n_listening, device = n_actors, "cpu"
     if options.gpus_per_actor:
-        n_listening, device = int(cluster.get("GPU", 0) // options.gpus_per_actor), "cuda"
+        n_listening, device = min(n_tracks, int(there.gpus // options.gpus_per_actor)), "cuda"
         if not n_listening:
             raise UserError("prepare.gpus_per_actor asks for a GPU and the cluster has none: set it to 0")
     items = pa.concat_tables(planned.items(planned.heard))
     durations_s = planned.durations_s[planned.heard]
-    blocks = _blocks(items, cpus, float(durations_s.sum()))
+    blocks = _blocks(items, there.cpus, float(durations_s.sum()))
     rows_a_block = -(-len(items) // len(blocks))
     still_s = STILL_S + rows_a_block * float(durations_s.max())
     prepare_context(still_s, spread=not options.gpus_per_actor)
@@ -207,7 +204,7 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
             compute=ray.data.ActorPoolStrategy(
                 size=n_fetching, max_concurrent_calls_per_actor=1 + -(-under_way // rows_a_block)
             ),
-            num_cpus=FETCH_CPUS,
+            num_cpus=FETCH * there.share,
         )
         .map_batches(
             Featurize,
@@ -215,12 +212,13 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
                 job.recipe, job.teachers, options.min_duration_s, options.silence_dbfs, device,
             ),
             batch_size=1, batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=n_listening), num_cpus=FEATURIZE_CPUS,
+            compute=ray.data.ActorPoolStrategy(size=n_listening), num_cpus=FEATURIZE * there.share,
             num_gpus=options.gpus_per_actor or None,
         )
         .map_batches(
             write_rows, fn_args=(job.store, job.recipe), batch_size=options.shard_tracks,
-            batch_format="pyarrow", compute=ray.data.TaskPoolStrategy(size=n_actors), num_cpus=WRITE_CPUS,
+            batch_format="pyarrow", compute=ray.data.TaskPoolStrategy(size=n_actors),
+            num_cpus=WRITE * there.share,
         )
     )  # fmt: skip
     where = {track_id: row for row, track_id in enumerate(items["track_id"].to_pylist())}

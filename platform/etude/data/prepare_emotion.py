@@ -14,7 +14,7 @@ import ray.data
 
 from etude.data.emotion import ROWS, AnalysisConfig
 from etude.data.emotion_analysis import ANALYSED, Analyse
-from etude.data.ray_data import cluster_resources, prepare_context, rows_of
+from etude.data.ray_data import cluster, prepare_context, rows_of
 from etude.data.store import Quarantined, Store
 from etude.errors import UserError
 from etude.sources.described import PassedOver
@@ -129,20 +129,20 @@ def prepare_emotion(
 
 def _rows(job: EmotionJob, planned: EmotionPlan) -> Iterator[dict[str, str]]:
     """Run the pipeline; yields what became of each piece, after its shard was committed."""
-    cpus = max(1, int(cluster_resources().get("CPU", 1)))
+    there = cluster()
     prepare_context()
     items = [{"piece": piece_to_json(piece)} for piece in planned.missing]
     dataset = (
-        ray.data.from_items(items, override_num_blocks=min(len(items), 16 * cpus))
+        ray.data.from_items(items, override_num_blocks=min(len(items), 16 * there.cpus))
         .map_batches(
             Analyse,
             fn_constructor_args=(job.source, job.cache, job.analysis),
             batch_size=4, batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(cpus, len(items))), num_cpus=0.4,
+            compute=ray.data.ActorPoolStrategy(size=min(there.cpus, len(items))), num_cpus=0.8 * there.share,
         )
         .map_batches(
             _write, fn_args=(job.store, job.analysis.part), batch_size=SHARD_PIECES,
-            batch_format="pyarrow", num_cpus=0.05,
+            batch_format="pyarrow", num_cpus=0.2 * there.share,
         )
     )  # fmt: skip
     yield from rows_of(dataset)

@@ -3,6 +3,7 @@
 import errno
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -15,11 +16,39 @@ from etude.errors import DISK_FULL, UserError
 STILL_S = 900.0  # without a block moving: longer than a node of a cloud takes to come
 
 
-def cluster_resources() -> dict[str, float]:
-    """CPUs, GPUs and what else the cluster has, or will have once an autoscaler has brought what it may."""
+@dataclass(frozen=True)
+class Cluster:
+    """What a pipeline may count on."""
+
+    cpus: int
+    gpus: float
+    grows: bool  # an autoscaler brings nodes, and others for those that are lost
+
+    @property
+    def share(self) -> float:
+        """How much of a CPU the actors and tasks of a pipeline reserve that keep one busy.
+
+        Ray waits for the actors of a lost node until they have started elsewhere. So all of them fit on half
+        of the nodes, unless lost ones are replaced: there it is what they reserve that brings the nodes.
+        """
+        return 1.0 if self.grows else 0.5
+
+
+def cluster() -> Cluster:
+    """The cluster as it is, or as it will be once an autoscaler has brought what its file allows.
+
+    A group of nodes without a limit counts with those that are there.
+    """
     there = ray.cluster_resources()
-    largest = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    return {name: max(there.get(name, 0), largest.get(name, 0)) for name in there | largest}
+    config = ray._private.state.state.get_cluster_config()
+    groups = [(one.max_count, one.resources) for one in config.node_group_configs] if config else []
+    groups = [(count, node) for count, node in groups if count > 0]
+    # Nodes with GPUs are not brought for the sake of their CPUs.
+    cpus = sum(count * node.get("CPU", 0) for count, node in groups if not node.get("GPU", 0))
+    gpus = sum(count * node.get("GPU", 0) for count, node in groups)
+    return Cluster(
+        max(1, int(there.get("CPU", 0)), int(cpus)), max(there.get("GPU", 0.0), gpus), grows=bool(groups)
+    )
 
 
 def prepare_context(still_s: float = STILL_S, spread: bool = True) -> None:
