@@ -10,12 +10,12 @@ import psutil
 import pytest
 
 from tests.support.light import Light
-from tests.support.nodes import Nodes, nodes
+from tests.support.nodes import Nodes, end_drivers, nodes
 
 T = TypeVar("T")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[Nodes]:
     """Two nodes of one CPU each; no test takes one away."""
     with nodes({"num_cpus": 1}, {"num_cpus": 1}) as running:
@@ -28,7 +28,14 @@ def light(tmp_path: Path) -> Light:
     return Light(str(tmp_path / "store"), str(tmp_path / "notes"), tracks=300, latency_s=0.25)
 
 
-def wait_for(what: Callable[[], T], driver: "Popen[str]", within_s: float = 60) -> T:
+@pytest.fixture(autouse=True)
+def drivers() -> Iterator[None]:
+    """No driver outlives its test."""
+    yield
+    end_drivers()
+
+
+def wait_for(what: Callable[[], T], driver: "Popen[str]", within_s: float = 120) -> T:
     """What `what` gives as soon as it is true; fails if the driver has ended before."""
     end = time.monotonic() + within_s
     while not (found := what()):

@@ -20,6 +20,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STORE_BYTES = 100_000_000
+_drivers: "list[subprocess.Popen[str]]" = []
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,21 @@ class Nodes:
     prefix: tuple[str, ...]  # of commands, for those who live in namespaces of their own
 
     def drive(self, module: str, *arguments: str) -> "subprocess.Popen[str]":
-        """Start a driver, a module of this repository, in a process of its own."""
-        return subprocess.Popen(
+        """Start a driver, a module of this repository, in a process of its own; see `end_drivers`."""
+        driver = subprocess.Popen(
             [*self.prefix, sys.executable, "-m", module, *arguments], cwd=REPOSITORY,
             env=dict(self.environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        _drivers.append(driver)
+        return driver
+
+
+def end_drivers() -> None:
+    """Kill the drivers that still run: those of a test that failed."""
+    while _drivers:
+        driver = _drivers.pop()
+        driver.kill()
+        driver.communicate()
 
 
 @contextmanager
