@@ -79,7 +79,7 @@ def test_while_exporting(demo: AudioExperiment, tmp_path: Path) -> None:
     checkpoint = trained(AudioExperiment(**data), tmp_path / "mine")
     with small_disk(20_000) as disk:
         command = (
-            "jobs/export.py",
+            str(REPOSITORY / "jobs" / "export.py"),
             str(checkpoint),
             "--out",
             str(disk.path / "out"),

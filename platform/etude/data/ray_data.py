@@ -61,7 +61,9 @@ def prepare_context(still_s: float = STILL_S, spread: bool = True) -> None:
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None  # reading each actor's page tables costs 2 % of a core
     context.execution_no_progress_timeout_s = still_s
-    context.scheduling_strategy = "SPREAD" if spread else "DEFAULT"
+    strategy = "SPREAD" if spread else "DEFAULT"
+    if context.scheduling_strategy != strategy:  # Ray warns of setting it
+        context.scheduling_strategy = strategy
     context.raise_original_map_exception = True
     # Each pipeline's own progress says what there is to say, and an error what went wrong.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -83,7 +85,7 @@ def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
         if isinstance(cause, UserError):
             raise cause from error
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-            raise OSError(cause.errno, f"{cause.strerror} on {error.ip}", cause.filename) from error
+            raise OSError(cause.errno, f"{cause.strerror} for a node", cause.filename) from error
         raise
     except ExecutionTimeoutError as error:
         still_s = dataset.context.execution_no_progress_timeout_s
