@@ -72,7 +72,7 @@ class Came:
     prepared: int
     quarantined: int
     unreachable: int
-    rate: float  # tracks a second between the first shards and the last
+    rate: float  # tracks a second, once every node is at work
     start_s: float  # until the first shard: mostly actors that start
     peak_mb: float  # of the driver's memory
 
@@ -191,17 +191,24 @@ def main(argv: list[str]) -> int:
     while ray.cluster_resources().get("CPU", 0) < light.wait_for_cpus:
         time.sleep(0.1)
     swapped(light)
-    seen: list[tuple[float, int]] = []
-    report = pipeline.prepare(
-        job_of(light), lambda done, total, _: seen.append((time.perf_counter(), done)), plan_of(light)
-    )
-    times = [at for at, done in seen if done]
-    # Rows of a shard come together, so those of the first say nothing of a rate.
-    later = [(at, done) for at, done in seen if done and at > times[0] + 0.5]
-    rate = (later[-1][1] - later[0][1]) / (later[-1][0] - later[0][0]) if len(later) > 1 else 0.0
+    cpus = int(ray.cluster_resources()["CPU"])
+    started, first = time.perf_counter(), 0.0
+    steady: list[tuple[float, int]] = []  # from when all listen until the last blocks are under way
+
+    def progress(done: int, total: int, seconds: float) -> None:
+        nonlocal first
+        first = first or (time.perf_counter() - started if done else 0.0)
+        all_listen = steady or len([*Path(light.notes).glob("featurize-*")]) >= cpus
+        if done and all_listen and done <= 0.95 * total:
+            steady[1:] = [(time.perf_counter(), done)]
+
+    report = pipeline.prepare(job_of(light), progress, plan_of(light))
+    rate = 0.0
+    if len(steady) > 1 and steady[-1][0] > steady[0][0]:
+        rate = (steady[-1][1] - steady[0][1]) / (steady[-1][0] - steady[0][0])
     came = Came(
         report.total, report.found, report.prepared, len(report.quarantined), len(report.unreachable),
-        rate, times[0] - seen[0][0] if times else 0.0, peak_mb(),
+        rate, first, peak_mb(),
     )  # fmt: skip
     print(json.dumps(asdict(came)))
     return 0
