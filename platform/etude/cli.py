@@ -1,6 +1,5 @@
 """What all commands share: one sentence for an error, plain progress lines, human numbers."""
 
-import errno
 import logging
 import sys
 import time
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 
 from etude.config import mask
-from etude.errors import UserError
+from etude.errors import DISK_FULL, UserError
 
 
 def guarded(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
@@ -23,7 +22,7 @@ def guarded(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
             print(f"etude: {mask(str(error))}", file=sys.stderr)
             return 2
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in DISK_FULL:
                 raise
             print(
                 f"etude: the disk is full ({error}): make room and run the same command again",

@@ -1,5 +1,9 @@
 """The errors that cross folders; everything else is a plain ValueError or a bug."""
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # `errno` of an OSError: a disk, or what one may use of it
+
 
 class UserError(ValueError):
     """Something the user can mend: the message says what is wrong, where, and what to do.

@@ -24,7 +24,7 @@ from etude.data.batches import open_splits
 from etude.data.features import Featurize
 from etude.data.fetch import Fetch
 from etude.data.plan import Job, PrepareConfig, plan
-from etude.data.prepare import MAX_BLOCKS, PrepareReport, _blocks, prepare
+from etude.data.prepare import BLOCK_S, BLOCK_TRACKS, MAX_BLOCKS, PrepareReport, _blocks, prepare
 from etude.data.split import SplitConfig
 from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import BadAudio, OutOfReach, UserError
@@ -428,12 +428,14 @@ def test_a_lost_track_is_noticed() -> None:
         PrepareReport(3, found=1, quarantined=[Quarantined("a", "u", "t", "decode", "r")]).check()
 
 
+@pytest.mark.parametrize("track_s", [0.5, 240.0])
 @pytest.mark.parametrize("n_tracks", [1, 3, 100, 5 * MAX_BLOCKS])
-def test_blocks_hold_every_track_once_and_are_not_too_many(n_tracks: int) -> None:
+def test_blocks_hold_every_track_once_and_are_not_too_many(n_tracks: int, track_s: float) -> None:
     items = pa.table({"track_id": [str(number) for number in range(n_tracks)]})
-    blocks = _blocks(items, cpus=2)
+    blocks = _blocks(items, 2, n_tracks * track_s)
     assert pa.concat_tables(blocks).equals(items)
     assert len(blocks) <= MAX_BLOCKS
     sizes = [len(block) for block in blocks]
     assert max(sizes) - min(sizes) <= 1
     assert min(sizes) >= 1
+    assert max(sizes) <= (BLOCK_TRACKS + 1 if track_s < 1 else max(BLOCK_S / track_s, n_tracks / MAX_BLOCKS))

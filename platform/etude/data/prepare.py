@@ -6,21 +6,23 @@ that cannot be fetched now is reported and tried again by the next run. What one
 a quarantine of that teacher's, and costs neither the mel nor another teacher's targets.
 """
 
-import logging
+import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 import ray.data
 
 from etude.data.catalogue import track_of
 from etude.data.features import Featurize
 from etude.data.fetch import Fetch
 from etude.data.plan import Job, Plan, plan
+from etude.data.ray_data import STILL_S, cluster, prepare_context, rows_of
 from etude.data.recall import recall
 from etude.data.shards import write_rows
 from etude.data.store import Quarantined, Store, targets_part
@@ -30,8 +32,11 @@ from etude.sources.base import Track
 from etude.teachers import StoredConfig
 from etude.teachers.stored import vectors_hash
 
-BLOCK_TRACKS = 4  # tracks that travel together: few, so that the last actor is not waited for long
+BLOCK_S = 960.0  # of audio that travels together: little, so that the last actor is not waited for long
+BLOCK_TRACKS = 64  # however short they are
 MAX_BLOCKS = 4096  # each costs the driver memory and time; where there are more tracks, more travel together
+FETCH, FEATURIZE, WRITE = 0.1, 0.8, 0.1  # shares of what one CPU's work reserves
+LEFT_S = 86_400.0  # no write takes a day: a temporary file of that age is nobody's
 
 
 @dataclass
@@ -69,6 +74,7 @@ def prepare(
     planned = planned or plan(job)
     store = Store(job.store)
     _check_disk(store, planned)
+    clear_left_behind(job.store)
     store.write_catalogue(planned.source_id, planned.catalogue)
     _compact(store, planned)
     for place, tried_again in planned.again.items():
@@ -148,6 +154,20 @@ def _check_disk(store: Store, planned: Plan) -> None:
         )
 
 
+def clear_left_behind(root: str) -> None:
+    """Remove the temporary files of writers that were killed, below a store in a folder.
+
+    They are never read. What is young may belong to a run elsewhere that is writing now.
+    """
+    if "://" in root:  # an object store keeps nothing of what was not finished
+        return
+    for kind in ("features", "targets", "commits", "tracks"):
+        for path in Path(root, kind).rglob("*.tmp"):
+            with contextlib.suppress(FileNotFoundError):  # another run clears too
+                if path.stat().st_mtime < time.time() - LEFT_S:
+                    path.unlink()
+
+
 def _compact(store: Store, planned: Plan) -> None:
     for part in planned.parts:
         store.compact(part)
@@ -156,33 +176,35 @@ def _compact(store: Store, planned: Plan) -> None:
 def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
     """Run the pipeline; yields each track with its status row, after its shard was committed."""
     options = job.prepare
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    n_actors = min(cpus, int(planned.heard.sum()))
+    there = cluster()
+    n_tracks = int(planned.heard.sum())
+    n_actors = min(there.cpus, n_tracks)
     # One process asks a server, so that its limits hold for the whole cluster.
     at_a_time = requests_at_a_time(job.source)
     n_fetching = 1 if at_a_time else n_actors
     under_way = at_a_time or options.fetch_concurrency
+    n_listening, device = n_actors, "cpu"
     if options.gpus_per_actor:
-        n_listening = int(ray.cluster_resources().get("GPU", 0) // options.gpus_per_actor)
+        n_listening, device = min(n_tracks, int(there.gpus // options.gpus_per_actor)), "cuda"
         if not n_listening:
             raise UserError("prepare.gpus_per_actor asks for a GPU and the cluster has none: set it to 0")
-        device = "cuda"
-    else:
-        n_listening, device = n_actors, "cpu"
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.memory_usage_poll_interval_s = None  # reading each actor's page tables costs 2 % of a core
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # `progress` says what there is to say
     items = pa.concat_tables(planned.items(planned.heard))
-    where = {track_id: row for row, track_id in enumerate(items["track_id"].to_pylist())}
+    durations_s = planned.durations_s[planned.heard]
+    blocks = _blocks(items, there.cpus, float(durations_s.sum()))
+    rows_a_block = -(-len(items) // len(blocks))
+    still_s = STILL_S + rows_a_block * float(durations_s.max())
+    prepare_context(still_s, spread=not options.gpus_per_actor)
     dataset = (
-        ray.data.from_arrow(_blocks(items, cpus))
+        ray.data.from_arrow(blocks)
         .map_batches(
             Fetch,
             fn_constructor_args=(job.source, job.cache, options.fetch_attempts, under_way),
-            batch_size=1, batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=n_fetching), num_cpus=0.3,
+            batch_size=None, batch_format="pyarrow",
+            # Several blocks are under way, so that the last file of one does not keep the next waiting.
+            compute=ray.data.ActorPoolStrategy(
+                size=n_fetching, max_concurrent_calls_per_actor=1 + -(-under_way // rows_a_block)
+            ),
+            num_cpus=FETCH * there.share,
         )
         .map_batches(
             Featurize,
@@ -190,21 +212,25 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
                 job.recipe, job.teachers, options.min_duration_s, options.silence_dbfs, device,
             ),
             batch_size=1, batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=n_listening), num_cpus=0.5,
+            compute=ray.data.ActorPoolStrategy(size=n_listening), num_cpus=FEATURIZE * there.share,
             num_gpus=options.gpus_per_actor or None,
         )
         .map_batches(
             write_rows, fn_args=(job.store, job.recipe), batch_size=options.shard_tracks,
-            batch_format="pyarrow", num_cpus=0.2,
+            batch_format="pyarrow", compute=ray.data.TaskPoolStrategy(size=n_actors),
+            num_cpus=WRITE * there.share,
         )
     )  # fmt: skip
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for row in batch.to_pylist():
-            yield track_of(items["track"][where[row["track_id"]]].as_py()), row
+    where = {track_id: row for row, track_id in enumerate(items["track_id"].to_pylist())}
+    for row in rows_of(dataset):
+        at = where.pop(row["track_id"], None)  # a step that was done again may tell of a track again
+        if at is not None:
+            yield track_of(items["track"][at].as_py()), row
 
 
-def _blocks(items: pa.Table, cpus: int) -> list[pa.Table]:
+def _blocks(items: pa.Table, cpus: int, audio_s: float) -> list[pa.Table]:
     """The rows in blocks of nearly the same size, so small that every core gets many."""
-    n_blocks = min(len(items), MAX_BLOCKS, max(16 * cpus, len(items) // BLOCK_TRACKS))
+    wanted = max(16 * cpus, round(audio_s / BLOCK_S), len(items) // BLOCK_TRACKS)
+    n_blocks = min(len(items), MAX_BLOCKS, wanted)
     bounds = np.linspace(0, len(items), n_blocks + 1).astype(int)
     return [items.slice(start, stop - start) for start, stop in pairwise(bounds)]

@@ -4,18 +4,17 @@ One row is one piece until it is written. A piece whose audio or notes are at fa
 its reason, and costs no other; one that cannot be read now is reported, and tried again by the next run.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 import ray.data
 
 from etude.data.emotion import ROWS, AnalysisConfig
 from etude.data.emotion_analysis import ANALYSED, Analyse
+from etude.data.ray_data import cluster, prepare_context, rows_of
 from etude.data.store import Quarantined, Store
 from etude.errors import UserError
 from etude.sources.described import PassedOver
@@ -130,28 +129,23 @@ def prepare_emotion(
 
 def _rows(job: EmotionJob, planned: EmotionPlan) -> Iterator[dict[str, str]]:
     """Run the pipeline; yields what became of each piece, after its shard was committed."""
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.memory_usage_poll_interval_s = None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    there = cluster()
+    prepare_context()
     items = [{"piece": piece_to_json(piece)} for piece in planned.missing]
     dataset = (
-        ray.data.from_items(items, override_num_blocks=min(len(items), 16 * cpus))
+        ray.data.from_items(items, override_num_blocks=min(len(items), 16 * there.cpus))
         .map_batches(
             Analyse,
             fn_constructor_args=(job.source, job.cache, job.analysis),
             batch_size=4, batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(cpus, len(items))), num_cpus=0.8,
+            compute=ray.data.ActorPoolStrategy(size=min(there.cpus, len(items))), num_cpus=0.8 * there.share,
         )
         .map_batches(
             _write, fn_args=(job.store, job.analysis.part), batch_size=SHARD_PIECES,
-            batch_format="pyarrow", num_cpus=0.2,
+            batch_format="pyarrow", num_cpus=0.2 * there.share,
         )
     )  # fmt: skip
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+    yield from rows_of(dataset)
 
 
 def _write(batch: pa.Table, store: str, part: str) -> pa.Table:

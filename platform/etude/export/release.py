@@ -125,10 +125,13 @@ def export_checkpoint(release: Release, checkpoint: Path, folder: Path, git_comm
         record["parity"] = {form: dataclasses.asdict(p) for form, p in parity.items()}
         for path in made:
             write_metadata(path, record)
+        card, configuration = Path(unchecked, "README.md"), Path(unchecked, "config.yaml")
+        card.write_text(release.card().text(name, record, test, parity))
+        save(study.settings, configuration)
+        others = (card, configuration, *release.plots(system, Path(unchecked)))
+        for path in (*made, *others):  # nothing is in the folder before all could be written
             os.replace(path, folder / path.name)
-            int8_of(folder / path.name).unlink(missing_ok=True)  # it was of the file that was here
-    files = tuple(folder / path.name for path in made)
-    (folder / "README.md").write_text(release.card().text(name, record, test, parity))
-    save(study.settings, folder / "config.yaml")
-    beside = (folder / "README.md", folder / "config.yaml", *release.plots(system, folder))
+    files, beside = (tuple(folder / path.name for path in paths) for paths in (made, others))
+    for path in files:
+        int8_of(path).unlink(missing_ok=True)  # it was of the file that was here
     return Exported(name, folder, files, beside, validation, test, parity, cost, record)

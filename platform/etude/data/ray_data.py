@@ -1,0 +1,95 @@
+"""Ray Data as the pipelines use it: quiet, never still for ever, and with errors that a user understands."""
+
+import errno
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.data
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import OutOfDiskError, RayTaskError
+
+from etude.errors import DISK_FULL, UserError
+
+STILL_S = 900.0  # without a block moving: longer than a node of a cloud takes to come
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a pipeline may count on."""
+
+    cpus: int
+    gpus: float
+    grows: bool  # an autoscaler brings nodes, and others for those that are lost
+
+    @property
+    def share(self) -> float:
+        """How much of a CPU the actors and tasks of a pipeline reserve that keep one busy.
+
+        Ray waits for the actors of a lost node until they have started elsewhere. So all of them fit on half
+        of the nodes, unless lost ones are replaced: there it is what they reserve that brings the nodes.
+        """
+        return 1.0 if self.grows else 0.5
+
+
+def cluster() -> Cluster:
+    """The cluster as it is, or as it will be once an autoscaler has brought what its file allows.
+
+    A group of nodes without a limit counts with those that are there.
+    """
+    there = ray.cluster_resources()
+    config = ray._private.state.state.get_cluster_config()
+    groups = [(one.max_count, one.resources) for one in config.node_group_configs] if config else []
+    groups = [(count, node) for count, node in groups if count > 0]
+    # Nodes with GPUs are not brought for the sake of their CPUs.
+    cpus = sum(count * node.get("CPU", 0) for count, node in groups if not node.get("GPU", 0))
+    gpus = sum(count * node.get("GPU", 0) for count, node in groups)
+    return Cluster(
+        max(1, int(there.get("CPU", 0)), int(cpus)), max(there.get("GPU", 0.0), gpus), grows=bool(groups)
+    )
+
+
+def prepare_context(still_s: float = STILL_S, spread: bool = True) -> None:
+    """Set how datasets made from now on are run; they fail after `still_s` seconds without any progress.
+
+    Actors are spread over all nodes, or else packed, which keeps nodes with GPUs for those who need one.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.memory_usage_poll_interval_s = None  # reading each actor's page tables costs 2 % of a core
+    context.execution_no_progress_timeout_s = still_s
+    strategy = "SPREAD" if spread else "DEFAULT"
+    if context.scheduling_strategy != strategy:  # Ray warns of setting it
+        context.scheduling_strategy = strategy
+    context.raise_original_map_exception = True
+    # Each pipeline's own progress says what there is to say, and an error what went wrong.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Run a dataset and yield its rows as they come.
+
+    Raises OSError where a node's disk is full, UserError as a step raised it and where the cluster no longer
+    does anything.
+    """
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from batch.to_pylist()
+    except OutOfDiskError as error:
+        raise OSError(errno.ENOSPC, "no space left where Ray keeps its objects") from error
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, UserError):
+            raise cause from error
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
+            raise OSError(cause.errno, f"{cause.strerror} for a node", cause.filename) from error
+        raise
+    except ExecutionTimeoutError as error:
+        still_s = dataset.context.execution_no_progress_timeout_s
+        raise UserError(
+            f"nothing has moved in the cluster for {still_s:.0f} s: look with `ray status` whether its nodes "
+            "are there and have room, and run the same command again, which goes on where this run was"
+        ) from error
