@@ -113,9 +113,9 @@ def _exploit(going: Going, end: int) -> None:
             continue
         trial_settings(going.settings, one.overrides)
         take_over(trial_folder(going.folder, one.donor), trial_folder(going.folder, one.member), end)
-        journal.append(one.entry(end))
         changed = ", ".join(f"{key} {value}" for key, value in one.overrides.items())
         going.tracking.tag(going.runs[one.member], {f"etude.took_over.{end}": f"{one.donor:03d}: {changed}"})
+        journal.append(one.entry(end))
         going.say(f"after epoch {end} trial {one.member:03d} takes over from {one.donor:03d}, with {changed}")
 
 

@@ -52,7 +52,7 @@ class Proposer(Searcher):  # type: ignore[misc]
         self._cut_off = [
             number
             for number in journal.proposed()
-            if number not in journal.ended() and journal.reported_epoch(number) != until
+            if number not in journal.ended() and (until is None or journal.reported_epoch(number) < until)
         ]
 
     @property
