@@ -24,7 +24,8 @@ from etude.experiments.base import part
 from etude.experiments.library import prepare_job
 from etude.services.session import connect, open_tracking
 from etude.training.checkpoint import load_latest
-from etude.tuning.sweep import finish, run_sweep, trial_folder
+from etude.tuning.sweep import finish, run_sweep
+from etude.tuning.trial import trial_folder
 from etude.workflow import TuneSettings
 
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "audio.yaml"

@@ -134,6 +134,31 @@ def test_a_run_killed_within_an_epoch_loses_only_that(
     assert same(first + run(data, tmp_path), whole)
 
 
+def test_what_ends_after_an_epoch_goes_on_as_the_whole(
+    data: Library, whole: list[dict[str, float]], tmp_path: Path
+) -> None:
+    reports: list[dict[str, float]] = []
+    for until in (1, 3, 3, 4, None):  # stage 1 ends after 3
+        train(
+            system(), data, CONFIG, seed=3, folder=tmp_path, identity=IDENTITY, until=until,
+            report=lambda metrics, _: reports.append(dict(metrics)),
+        )  # fmt: skip
+        assert len(reports) == (until or len(whole))
+    timeless = [{k: v for k, v in one.items() if not k.startswith("seconds")} for one in reports]
+    assert same(timeless, whole)
+
+
+def test_a_resumed_run_takes_the_weight_decay_that_it_is_given(data: Library, tmp_path: Path) -> None:
+    for until, decay in ((1, 0.02), (2, 0.3)):
+        config = CONFIG.model_copy(update={"weight_decay": decay})
+        train(
+            system(), data, config, seed=3, folder=tmp_path, identity=IDENTITY, until=until,
+            report=lambda *_: None,
+        )  # fmt: skip
+        groups = load_checkpoint(tmp_path / f"epoch-{until:04d}.pt")["optimizer"]["param_groups"]
+        assert {group["weight_decay"] for group in groups} == {0.0, decay}
+
+
 def test_a_finished_run_has_nothing_left_to_do(data: Library, tmp_path: Path) -> None:
     run(data, tmp_path)
     assert run(data, tmp_path) == []

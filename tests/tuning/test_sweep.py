@@ -92,6 +92,19 @@ def test_a_file_that_a_trial_lacks_is_told_before_any_trains(demo: AudioExperime
     assert not (folder / "journal.jsonl").exists()
 
 
+def test_what_optuna_proposes_and_no_trial_can_have_ends_the_sweep(
+    demo: AudioExperiment, mlflow_uri: str
+) -> None:
+    """Seed 1: drawn at random, the first is 0.002 and fits; Optuna begins with -1."""
+    space = {"training.learning_rate": Distribution(choice=[1e-3, 2e-3, -1.0])}
+    sweep = SweepConfig(name="proposed", space=space, trials=1, search="optuna")
+    settings = experiment(demo).model_copy(update={"seed": 1})
+    with pytest.raises(UserError, match=r"search space draws .*-1.0.*training.learning_rate"):
+        run_sweep(settings, sweep, Tracking(mlflow_uri, "sweep-tests"), {}, print)
+    (folder,) = (demo.home / "sweeps").glob("proposed-*")
+    assert not (folder / "journal.jsonl").exists()
+
+
 @pytest.mark.slow
 def test_a_sweep_in_which_all_fail_says_why(demo: AudioExperiment, mlflow_uri: str) -> None:
     space = {**SPACE, "training.learning_rate": Distribution(choice=[1e30])}
@@ -113,13 +126,11 @@ def test_an_unfinished_sweep_goes_on_and_a_finished_one_does_not(
     path = whole.folder / "journal.jsonl"
     before = [json.loads(line) for line in path.read_text().splitlines()]
     cut_trial = before[-1]["trial"]
-    kept = [entry for entry in before if entry["trial"] != cut_trial or entry["epoch"] == 1]
-    path.write_text(
-        "".join(
-            json.dumps(entry | ({"ended": ""} if entry["trial"] == cut_trial else {})) + "\n"
-            for entry in kept
-        )
-    )
+    kept = [
+        entry for entry in before
+        if entry["trial"] != cut_trial or "overrides" in entry or entry.get("epoch") == 1
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
 
     with pytest.raises(UserError, match="another run is at work on resumed"):
         run_sweep(settings, sweep, tracking, {}, lambda line: None)

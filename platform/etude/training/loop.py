@@ -54,14 +54,15 @@ def train(
     configuration: Mapping[str, Any] | None = None,
     worker: Worker | None = None,
     replay_after: int | None = None,
+    until: int | None = None,
 ) -> None:
     """Train through all stages, resuming from `folder` if a checkpoint is there.
 
     `identity` names what a checkpoint must share with this run (recipe, teacher); `configuration` is kept
     in every checkpoint. Every rank calls `report` after every epoch; only rank 0 writes checkpoints. With
     `replay_after`, epochs after it that the checkpoint already holds are reported again, for a listener
-    that was cut off too. Raises UserError if a checkpoint belongs to something else or the loss is no
-    longer a number.
+    that was cut off too. With `until`, it ends after so many epochs in all, to be resumed later. Raises
+    UserError if a checkpoint belongs to something else or the loss is no longer a number.
     """
     worker = worker or Worker()
     module = _as_module(system).to(worker.device)
@@ -111,6 +112,8 @@ def train(
             worker.wrap(module), system.weights, config, stage, optimizer, rates, schedule, seed, worker
         )
         while not _over(position, stage, config.patience):
+            if until is not None and position.epoch >= until:
+                return
             started = time.monotonic()
             metrics = learn(learner, data.training, position)
             found = system.evaluate(data.validation, config.batch_size)
@@ -193,7 +196,7 @@ def _load_stage(
                 f"{config.start_from} trained other layers than this run does, so its optimiser is of no use "
                 "here: add optimizer to training.reset"
             ) from None
-    if "weight_decay" in reset:
+    if "weight_decay" in reset or not foreign:
         for group, decay in zip(optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay
     if "schedule" not in reset:

@@ -21,6 +21,7 @@ class Follow(tune.Callback):  # type: ignore[misc]
         journal: Journal,
         tracking: Tracking,
         runs: dict[int, str],
+        closed: set[int],
         judged_by: str,
         say: Callable[[str], None],
         total: int,
@@ -28,20 +29,27 @@ class Follow(tune.Callback):  # type: ignore[misc]
         self._journal = journal
         self._tracking = tracking
         self._runs = runs
+        self._closed = closed
         self._judged_by = judged_by
         self._say = say
         self._total = total
+        self._sent = {number: journal.reported_epoch(number) for number in journal.proposed()}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        number = trial.config["trial"]
+        if result["epoch"] <= self._sent.get(number, 0):  # a restarted trial tells some again
+            return
+        self._sent[number] = result["epoch"]
         metrics = {k: v for k, v in result.items() if "/" in k or k in FIGURES or k.startswith("seconds")}
         metrics = {k: v for k, v in metrics.items() if isinstance(v, float) and not k.startswith("config/")}
-        self._tracking.log_metrics(self._runs[trial.config["trial"]], metrics, step=result["epoch"])
+        self._tracking.log_metrics(self._runs[number], metrics, step=result["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["trial"]
-        self._end(number, self._journal.ended()[number])
+        if number in self._journal.ended():  # else its generation has
+            self._end(number, self._journal.ended()[number])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["trial"]
@@ -52,6 +60,7 @@ class Follow(tune.Callback):  # type: ignore[misc]
 
     def _end(self, number: int, entry: Entry) -> None:
         self._tracking.end(self._runs[number], MLFLOW_STATUS[entry.ended])
+        self._closed.add(number)
         best = self._journal.best(number)
         self._say(
             f"trial {number:03d} {entry.ended} after {self._journal.reported_epoch(number)} epochs, "

@@ -1,4 +1,8 @@
-"""What happened in a sweep, line by line, so that a killed driver goes on where it was."""
+"""What happened in a sweep, line by line, so that a killed driver goes on where it was.
+
+Which trial comes next, which one is stopped, which one takes over from another: all that is decided in a
+sweep is a function of these lines and the seed. They are the only state.
+"""
 
 import json
 import math
@@ -6,18 +10,20 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One report of a trial, or its end."""
+    """A trial is proposed, reports an epoch, takes over from another, or ends."""
 
     trial: int
     epoch: int = 0
     score: float | None = None
     ended: str = ""  # stopped, finished or failed; empty while it goes on
     reason: str = ""  # of a failure
+    overrides: dict[str, Any] | None = None  # its configuration, when it is proposed or takes over
+    donor: int | None = None  # whose checkpoint and configuration it takes over after `epoch`
 
 
 class Journal:
@@ -25,30 +31,60 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.entries: list[Entry] = list(_read(path))
+        self.entries: list[Entry] = []
+        self._scores: dict[int, dict[int, float]] = {}
+        self._best: dict[int, float] = {}
+        self._ended: dict[int, Entry] = {}
+        self._overrides: dict[int, dict[str, Any]] = {}
+        for entry in _read(path):
+            self._note(entry)
 
     def append(self, entry: Entry) -> None:
         """Add an entry; it is on disk when this returns."""
-        self.entries.append(entry)
+        line = {name: value for name, value in asdict(entry).items() if value != getattr(Entry, name, None)}
         with open(self._path, "ab+") as file:
             _drop_cut_line(file)
-            file.write((json.dumps(asdict(entry)) + "\n").encode())
+            file.write((json.dumps(line) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
+        self._note(entry)
+
+    def proposed(self) -> list[int]:
+        """Trials in the order in which they were proposed."""
+        return list(self._overrides)
+
+    def overrides(self, trial: int) -> dict[str, Any]:
+        """A trial's overrides as they are now."""
+        return self._overrides[trial]
 
     def ended(self) -> dict[int, Entry]:
         """Trials that are over, with how they ended."""
-        return {entry.trial: entry for entry in self.entries if entry.ended}
+        return dict(self._ended)
 
     def reported_epoch(self, trial: int) -> int:
         """The last epoch that a trial reported, 0 if none."""
-        return max((entry.epoch for entry in self.entries if entry.trial == trial), default=0)
+        return max(self._scores.get(trial, ()), default=0)
+
+    def score(self, trial: int, epoch: int) -> float | None:
+        """What a trial reported after an epoch, None if nothing."""
+        return self._scores.get(trial, {}).get(epoch)
 
     def best(self, trial: int) -> float | None:
-        """A trial's best score; one that is no number counts as none."""
-        known = [e.score for e in self.entries if e.trial == trial and e.score is not None]
-        scores = [score for score in known if not math.isnan(score)]
-        return max(scores, default=None)
+        """The best score of what a trial's checkpoints hold; one that is no number counts as none."""
+        return self._best.get(trial)
+
+    def _note(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        if entry.overrides is not None:
+            self._overrides[entry.trial] = entry.overrides
+        if entry.score is not None:
+            self._scores.setdefault(entry.trial, {})[entry.epoch] = entry.score
+            if not math.isnan(entry.score):
+                self._best[entry.trial] = max(entry.score, self._best.get(entry.trial, -math.inf))
+        if entry.donor is not None:  # with the checkpoint goes all that it had reached
+            self._best[entry.trial] = self._best[entry.donor]
+        if entry.ended:
+            self._ended[entry.trial] = entry
 
 
 def _read(path: Path) -> Iterator[Entry]:

@@ -43,6 +43,12 @@ class Distribution(Section):
         if step <= 0 or any(abs(end / step - round(end / step)) > 1e-6 for end in (low, high)):
             raise ValueError("quniform needs a step above 0, of which its two bounds are multiples")
 
+    @property
+    def largest(self) -> float:
+        """The largest number of those that it may be."""
+        bounds = self.uniform or self.loguniform or self.quniform or self.randint
+        return float(bounds[1]) if bounds else max(self.choice or ())
+
     def domain(self) -> Domain:
         """The same as Ray Tune knows it."""
         if self.choice is not None:
@@ -75,15 +81,17 @@ def check_space(varied: Iterable[str], kind: type[Experiment]) -> None:
 def sample(space: Mapping[str, Distribution], n_trials: int, seed: Sequence[int]) -> list[dict[str, Any]]:
     """Draw every trial's overrides beforehand, so that an interrupted sweep goes on with the same ones."""
     random_state = np.random.default_rng(list(seed))
-    domains = {key: space[key].domain() for key in sorted(space)}
-    return [
-        {key: _drawn(space[key], domain.sample(random_state=random_state)) for key, domain in domains.items()}
-        for _ in range(n_trials)
-    ]
+    return [{key: draw_one(space[key], random_state) for key in sorted(space)} for _ in range(n_trials)]
 
 
-def _drawn(distribution: Distribution, value: Any) -> Any:
-    """Rounded floats read well and survive YAML unchanged; what is listed is meant as it is."""
+def draw_one(distribution: Distribution, random_state: np.random.Generator) -> Any:
+    """One value; what is listed is meant as it is."""
+    value = distribution.domain().sample(random_state=random_state)
     if isinstance(value, np.generic):
         value = value.item()
-    return float(f"{value:.4g}") if isinstance(value, float) and distribution.choice is None else value
+    return value if distribution.choice is not None else rounded(value)
+
+
+def rounded(value: float) -> float:
+    """Rounded floats read well and survive YAML unchanged."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""A sweep: trials drawn from a space, trained side by side, the worse ones stopped early by ASHA.
+"""A sweep: trials from a search space, trained side by side, the worse ones stopped early by ASHA.
 
 A sweep is a folder. `sweep.yaml` holds its configuration and every trial's overrides, `journal.jsonl` what
 happened, `trials/003/` a trial's checkpoints. The same command continues an unfinished sweep and starts a
@@ -10,30 +10,26 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # with verbose=0 below, Tune then prints nothing of its own
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the sweep unfinished, to be continued
-
-import ray
 import yaml
-from ray import tune
 
 from etude.config import mask
 from etude.errors import UserError
 from etude.experiments.base import Experiment
-from etude.students.cost import Cost
 from etude.tracking.mlflow import Tracking
-from etude.training.checkpoint import load_latest
-from etude.training.loop import SCORE
-from etude.tuning.follow import MLFLOW_STATUS, Follow
-from etude.tuning.journal import Entry, Journal
-from etude.tuning.scheduler import JournaledAsha
+from etude.tuning.journal import Journal
+from etude.tuning.optuna_search import OptunaSearch
+from etude.tuning.population import check_changeable
+from etude.tuning.run import Going, run_trials
+from etude.tuning.search import Listed, Search
 from etude.tuning.space import check_space, sample
-from etude.tuning.trial import SweepConfig, run_trial, trial_settings
+from etude.tuning.trial import SweepConfig, trial_folder, trial_settings
+
+EPOCHS = ("training.epochs", "training.stage2_epochs")
 
 
 @dataclass(frozen=True)
@@ -73,17 +69,21 @@ class SweepResult:
         return trial_folder(self.folder, trial.number) / "best.pt"
 
 
-def trial_folder(sweep: Path, number: int) -> Path:
-    """Where a trial keeps its checkpoints."""
-    return sweep / "trials" / f"{number:03d}"
-
-
 def draw(settings: Experiment, sweep: SweepConfig, seed: tuple[int, int]) -> list[dict[str, Any]]:
-    """Every trial's overrides. Raises UserError if the space or one of its values does not fit."""
+    """Every trial's overrides; with Optuna, as many that it might propose.
+
+    Raises UserError if the space, one of its values or the way in which it is searched does not fit.
+    """
     if bool(sweep.space) == bool(sweep.cases):
         raise UserError(
             "give a sweep either sweep.space, from which trials are drawn, or sweep.cases, which lists them"
         )
+    if sweep.cases and (sweep.search != "random" or sweep.population):
+        raise UserError("sweep.search and sweep.population need sweep.space: leave sweep.cases out, or them")
+    if sweep.population and sweep.search != "random":
+        raise UserError("a population moves its values by itself: leave sweep.search or sweep.population out")
+    if sweep.population:
+        check_changeable(sweep.space)
     check_space([*sweep.space, *(key for case in sweep.cases.values() for key in case)], type(settings))
     drawn = list(sweep.cases.values()) or sample(sweep.space, sweep.trials, seed)
     for overrides in drawn:
@@ -106,41 +106,45 @@ def run_sweep(
     study = settings.open()
     folder, number, continued = _choose_folder(settings.home / "sweeps", settings, sweep, study.data_hash)
     lock = _lock(folder)
-    drawn = draw(settings, sweep, (settings.seed, number))
-    names = list(sweep.cases) or [f"{index:03d}" for index in range(len(drawn))]
-    costs = [_cost(trial_settings(settings, one), trial_folder(folder, n)) for n, one in enumerate(drawn)]
-    _write_plan(folder, settings, sweep, drawn)
+    seed = (settings.seed, number)
+    drawn = draw(settings, sweep, seed)
+    search: Search
+    if sweep.search == "random":
+        listed, search = drawn, Listed(drawn)
+    else:
+        listed, search = [], OptunaSearch(sweep.space, sweep.trials, seed)
     journal = Journal(folder / "journal.jsonl")
-    parent = tracking.run(folder.name, folder.name, tags={**tags, "etude.kind": "sweep"})
-    tracking.log_params(parent, {**settings.model_dump(), "sweep": sweep.model_dump()})
-    ended = journal.ended()
-    todo = [index for index in range(len(drawn)) if index not in ended]
-    say(
-        f"sweep {folder.name}: {len(drawn)} trials, {len(ended)} ended before"
-        if continued
-        else f"sweep {folder.name}: {len(drawn)} trials"
+    going = Going(
+        settings,
+        sweep,
+        folder,
+        seed,
+        journal,
+        search,
+        len(drawn),
+        list(sweep.cases),
+        tracking,
+        dict(tags),
+        say,
     )
-    runs = {
-        index: tracking.run(
-            f"{folder.name}/{index:03d}",
-            f"trial {names[index]}",
-            parent=parent,
-            tags={**tags, "etude.kind": "trial"},
-        )
-        for index in range(len(drawn))
-    }
-    if todo:
-        _tune(settings, sweep, folder, drawn, todo, journal, tracking, runs, say)
+    for index, overrides in enumerate(listed):  # a file that one of them lacks shows before any trains
+        going.cost(index, overrides)
+    _write_plan(folder, settings, sweep, listed or list(map(journal.overrides, journal.proposed())))
+    tracking.log_params(going.parent, {**settings.model_dump(), "sweep": sweep.model_dump()})
+    before = f", {len(journal.ended())} ended before" if continued else ""
+    say(f"sweep {folder.name}: {len(drawn)} trials{before}")
+    for index in journal.proposed():
+        going.note(index, journal.overrides(index))
+    run_trials(going, _most_epochs(settings, sweep, drawn))
     left = set(range(len(drawn))) - set(journal.ended())
     assert not left, f"trials {sorted(left)} have not ended"
-    for index in ended:
-        tracking.end(runs[index], MLFLOW_STATUS[ended[index].ended])
-    trials = _table(settings, drawn, names, costs, journal)
-    result = SweepResult(folder.name, folder, trials, parent, runs, continued, lock)
-    if all(trial.score is None for trial in trials):
-        tracking.end(parent, "FAILED")
+    going.close()
+    _write_plan(folder, settings, sweep, listed or list(map(journal.overrides, journal.proposed())))
+    result = SweepResult(folder.name, folder, _table(going), going.parent, going.runs, continued, lock)
+    if all(trial.score is None for trial in result.trials):
+        tracking.end(going.parent, "FAILED")
         finish(result, {"winner": None})
-        reason = next((trial.reason for trial in trials if trial.reason), "no trial reported anything")
+        reason = next((trial.reason for trial in result.trials if trial.reason), "no trial reported anything")
         raise UserError(f"every trial of {folder.name} failed ({reason}): see {folder}/ray")
     return result
 
@@ -151,58 +155,6 @@ def finish(result: SweepResult, outcome: Mapping[str, Any]) -> None:
     temporary.write_text(json.dumps(outcome, indent=2))
     os.replace(temporary, result.folder / "result.json")
     result.lock.close()
-
-
-def _tune(
-    settings: Experiment,
-    sweep: SweepConfig,
-    folder: Path,
-    drawn: list[dict[str, Any]],
-    todo: list[int],
-    journal: Journal,
-    tracking: Tracking,
-    runs: dict[int, str],
-    say: Callable[[str], None],
-) -> None:
-    resources = {"CPU": sweep.cpus_per_trial}
-    if sweep.gpus_per_trial:
-        resources["GPU"] = sweep.gpus_per_trial
-    there = ray.cluster_resources()
-    at_once = min(int(there.get(name, 0) // need) for name, need in resources.items())
-    if at_once < 1:
-        raise UserError(
-            f"a trial needs {resources}, the cluster has less: lower sweep.cpus_per_trial or gpus_per_trial"
-        )
-    for index in todo:
-        chosen = trial_settings(settings, drawn[index])
-        tracking.log_params(runs[index], chosen.model_dump())
-    work = {
-        index: (
-            trial_settings(settings, drawn[index]),
-            trial_folder(folder, index),
-            journal.reported_epoch(index),
-        )
-        for index in todo
-    }
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(run_trial, work=work), resources),
-        param_space={"trial": tune.grid_search(todo)},
-        tune_config=tune.TuneConfig(
-            scheduler=JournaledAsha(
-                journal, sweep.asha, max_epochs=_most_epochs(settings, drawn), metric=SCORE
-            ),
-            max_concurrent_trials=at_once,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="ray",
-            storage_path=str(folder),
-            failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            callbacks=[Follow(journal, tracking, runs, settings.judged_by, say, len(drawn))],
-            verbose=0,
-        ),
-    )
-    tuner.fit()
 
 
 def _choose_folder(
@@ -240,40 +192,26 @@ def _write_plan(folder: Path, settings: Experiment, sweep: SweepConfig, drawn: l
     (folder / "sweep.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
 
 
-def _most_epochs(settings: Experiment, drawn: list[dict[str, Any]]) -> int:
-    return max(trial_settings(settings, overrides).training.most_epochs for overrides in drawn)
+def _most_epochs(settings: Experiment, sweep: SweepConfig, drawn: list[dict[str, Any]]) -> int:
+    largest = {key: sweep.space[key].largest for key in EPOCHS if key in sweep.space}
+    return max(trial_settings(settings, one).training.most_epochs for one in (*drawn, largest))
 
 
-def _cost(chosen: Experiment, folder: Path) -> Cost:
-    """A trial's cost. Raises UserError if it is to begin with a file that cannot be used."""
-    begun = load_latest(folder)
-    return chosen.cost(begun and begun["model"])
-
-
-def _table(
-    settings: Experiment,
-    drawn: list[dict[str, Any]],
-    names: Sequence[str],
-    costs: Sequence[Cost],
-    journal: Journal,
-) -> list[Trial]:
-    ended = journal.ended()
-    rows = []
-    for number, overrides in enumerate(drawn):
-        chosen = trial_settings(settings, overrides)
-        entry = ended.get(number, Entry(number))
-        rows.append(
-            Trial(
-                number,
-                names[number],
-                overrides,
-                chosen,
-                journal.reported_epoch(number),
-                journal.best(number),
-                entry.ended,
-                costs[number].parameters,
-                costs[number].macs,
-                entry.reason,
-            )
+def _table(going: Going) -> list[Trial]:
+    journal = going.journal
+    rows = [
+        Trial(
+            number,
+            going.name(number),
+            journal.overrides(number),
+            trial_settings(going.settings, journal.overrides(number)),
+            journal.reported_epoch(number),
+            journal.best(number),
+            entry.ended,
+            going.costs[number].parameters,
+            going.costs[number].macs,
+            entry.reason,
         )
+        for number, entry in sorted(journal.ended().items())
+    ]
     return sorted(rows, key=lambda row: math.inf if row.score is None else -row.score)

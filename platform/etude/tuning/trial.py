@@ -1,9 +1,11 @@
 """One trial of a sweep: its configuration, its training, its cost."""
 
 import os
+import shutil
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, StringConstraints, ValidationError
@@ -16,6 +18,7 @@ from etude.tracking.tensorboard import write_scalars
 from etude.training.checkpoint import load_latest
 from etude.training.epoch import Worker
 from etude.training.loop import train
+from etude.tuning.population import PopulationConfig
 from etude.tuning.scheduler import AshaConfig
 from etude.tuning.space import Space
 
@@ -31,9 +34,18 @@ class SweepConfig(Section):
         default_factory=dict, description="instead of a space: trials by name, each with its dotted keys"
     )
     trials: int = Field(12, ge=1, description="how many are drawn from the space")
+    search: Literal["random", "optuna"] = Field(
+        "random", description="optuna: later trials are drawn where earlier ones did well"
+    )
     asha: AshaConfig = AshaConfig()
+    population: PopulationConfig | None = Field(
+        None, description="instead of ASHA: trials learn side by side, the worse taking over from the better"
+    )
+    concurrent: int | None = Field(
+        None, ge=1, description="most trials at a time; none: as many as the nodes that are there hold"
+    )
     cpus_per_trial: float = Field(1, gt=0)
-    gpus_per_trial: float = Field(0, ge=0)
+    gpus_per_trial: float = Field(0, ge=0, description="0.5: two trials share a GPU")
     max_failures: int = Field(1, ge=0, description="restarts of a trial that fails, from its checkpoint")
 
 
@@ -46,14 +58,36 @@ def trial_settings(settings: E, overrides: Mapping[str, Any]) -> E:
         raise UserError(f"the search space draws {dict(overrides)}: {reason}") from None
 
 
-def run_trial(config: dict[str, Any], work: Mapping[int, tuple[Experiment, Path, int]]) -> None:
-    """Train one trial inside Tune's process, reporting every epoch.
+def trial_folder(sweep: Path, number: int) -> Path:
+    """Where a trial keeps its checkpoints."""
+    return sweep / "trials" / f"{number:03d}"
+
+
+def take_over(donor: Path, member: Path, epoch: int) -> None:
+    """Put the donor's checkpoint after `epoch`, and its best ones, in the place of all that the member has.
+
+    Files are replaced whole, and the one that a run resumes from comes last: cut off, it can be done again.
+    """
+    newest = donor / f"epoch-{epoch:04d}.pt"
+    for source in (*donor.glob("best*.pt"), newest):
+        temporary = member / f"{source.name}.{uuid.uuid4().hex}.tmp"
+        shutil.copyfile(source, temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, member / source.name)
+    for old in member.glob("epoch-*.pt"):
+        if old.name != newest.name:
+            old.unlink()
+
+
+def run_trial(config: dict[str, Any], base: Experiment, sweep: Path, until: int | None = None) -> None:
+    """Train one trial inside Tune's process, up to epoch `until` if given, reporting every epoch.
 
     Epochs that its checkpoint has but the journal has not (the driver was killed between the two) are
-    reported first, so that ASHA sees every epoch once.
+    reported first, so that every epoch is heard once. The last that was heard is told again: what is to
+    become of the trial may not have been decided yet.
     """
-    number = config["trial"]
-    settings, folder, reported = work[number]
+    settings, folder = trial_settings(base, config["overrides"]), trial_folder(sweep, config["trial"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
@@ -76,5 +110,6 @@ def run_trial(config: dict[str, Any], work: Mapping[int, tuple[Experiment, Path,
         identity=study.identity(),
         configuration=configuration(settings),
         worker=Worker(device=device),
-        replay_after=reported,
+        replay_after=max(0, config["reported"] - 1),
+        until=until,
     )

@@ -1,0 +1,151 @@
+"""One run of Ray Tune over a sweep's trials; what it leaves is in the journal, in MLflow and in folders."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # with verbose=0 below, Tune then prints nothing of its own
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the sweep unfinished, to be continued
+
+from ray import tune
+
+from etude.experiments.base import Experiment
+from etude.students.cost import Cost
+from etude.tracking.mlflow import Tracking
+from etude.training.checkpoint import load_latest
+from etude.training.loop import SCORE
+from etude.tuning.capacity import concurrency
+from etude.tuning.follow import MLFLOW_STATUS, Follow
+from etude.tuning.journal import Journal
+from etude.tuning.population import generation_ends, takeovers
+from etude.tuning.scheduler import Journaled, OrderedAsha
+from etude.tuning.search import Proposer, Search
+from etude.tuning.trial import SweepConfig, run_trial, take_over, trial_folder, trial_settings
+
+
+@dataclass
+class Going:
+    """A sweep that goes on: what it was told, and what has become of it."""
+
+    settings: Experiment
+    sweep: SweepConfig
+    folder: Path
+    seed: tuple[int, int]
+    journal: Journal
+    search: Search
+    total: int
+    names: Sequence[str]  # of listed trials
+    tracking: Tracking
+    tags: dict[str, str]
+    say: Callable[[str], None]
+    costs: dict[int, Cost] = field(default_factory=dict)
+    runs: dict[int, str] = field(default_factory=dict)  # a trial's in MLflow
+    closed: set[int] = field(default_factory=set)  # trials whose run in MLflow has its last status
+
+    @cached_property
+    def parent(self) -> str:
+        """The sweep's own run in MLflow."""
+        return self.tracking.run(
+            self.folder.name, self.folder.name, tags={**self.tags, "etude.kind": "sweep"}
+        )
+
+    def name(self, number: int) -> str:
+        """What a trial is called in tables."""
+        return self.names[number] if self.names else f"{number:03d}"
+
+    def cost(self, number: int, overrides: Mapping[str, Any]) -> None:
+        """Find what a trial's student costs. Raises UserError if it begins with a file that is of no use."""
+        if number not in self.costs:
+            begun = load_latest(trial_folder(self.folder, number))
+            self.costs[number] = trial_settings(self.settings, overrides).cost(begun and begun["model"])
+
+    def note(self, number: int, overrides: Mapping[str, Any]) -> None:
+        """Know a trial's cost, and its run in MLflow: the one that is there, or a new one."""
+        self.cost(number, overrides)
+        if number not in self.runs:
+            self.runs[number] = self.tracking.run(
+                f"{self.folder.name}/{number:03d}",
+                f"trial {self.name(number)}",
+                parent=self.parent,
+                tags={**self.tags, "etude.kind": "trial"},
+            )
+
+    def begin(self, number: int, overrides: Mapping[str, Any]) -> None:
+        """What is done before a trial is run. Raises UserError if its overrides do not fit."""
+        chosen = trial_settings(self.settings, overrides)
+        self.note(number, overrides)
+        self.tracking.log_params(self.runs[number], chosen.model_dump())
+
+    def close(self) -> None:
+        """Give the runs of trials that ended under an earlier driver their last status too."""
+        for number, entry in self.journal.ended().items():
+            if number not in self.closed:
+                self.tracking.end(self.runs[number], MLFLOW_STATUS[entry.ended])
+
+
+def run_trials(going: Going, epochs: int) -> None:
+    """Run every trial that has not ended to its end; `epochs` are the most that one may have."""
+    population = going.sweep.population
+    if population is None:
+        asha = OrderedAsha(going.journal, going.sweep.asha, max_epochs=epochs, metric=SCORE)
+        _tune(going, asha)
+        return
+    *ends, _ = generation_ends(population.every_epochs, epochs)
+    for end in ends:
+        _tune(going, Journaled(going.journal, metric=SCORE, until=end), until=end)
+        _exploit(going, end)
+    _tune(going, Journaled(going.journal, metric=SCORE))
+
+
+def _exploit(going: Going, end: int) -> None:
+    """Let the worst take over from the best after epoch `end`, but for those that did so before a kill.
+
+    Nobody trains meanwhile, so a takeover that was cut off half-way finds the same checkpoints again.
+    """
+    journal, population = going.journal, going.sweep.population
+    assert population is not None
+    done = {entry.trial for entry in journal.entries if entry.donor is not None and entry.epoch == end}
+    for one in takeovers(journal, end, going.sweep.space, population, going.seed):
+        if one.member in done:
+            continue
+        trial_settings(going.settings, one.overrides)
+        take_over(trial_folder(going.folder, one.donor), trial_folder(going.folder, one.member), end)
+        changed = ", ".join(f"{key} {value}" for key, value in one.overrides.items())
+        going.tracking.tag(going.runs[one.member], {f"etude.took_over.{end}": f"{one.donor:03d}: {changed}"})
+        journal.append(one.entry(end))
+        going.say(f"after epoch {end} trial {one.member:03d} takes over from {one.donor:03d}, with {changed}")
+
+
+def _tune(going: Going, scheduler: Journaled, until: int | None = None) -> None:
+    sweep = going.sweep
+    proposer = Proposer(going.journal, going.search, going.total, going.begin, until)
+    if not proposer.n_left:
+        return
+    need = {"CPU": sweep.cpus_per_trial, "GPU": sweep.gpus_per_trial}
+    trainable = tune.with_parameters(run_trial, base=going.settings, sweep=going.folder, until=until)
+    follow = Follow(
+        going.journal, going.tracking, going.runs, going.closed, going.settings.judged_by, going.say,
+        going.total,
+    )  # fmt: skip
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {name: amount for name, amount in need.items() if amount}),
+        tune_config=tune.TuneConfig(
+            search_alg=proposer,
+            scheduler=scheduler,
+            num_samples=proposer.n_left,
+            max_concurrent_trials=concurrency(need, sweep.concurrent),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"{trial.config['trial']:03d}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(going.folder),
+            failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+            callbacks=[follow],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
