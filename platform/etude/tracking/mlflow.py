@@ -154,9 +154,10 @@ class Tracking:
         self.sender.end(run_id, status)
         self.deliver()
 
-    def give_up(self, run_id: str) -> None:
-        """Mark a run as failed, where the server answers within seconds: another error is on its way."""
-        self.sender.end(run_id, "FAILED")
+    def give_up(self, run_ids: Sequence[str]) -> None:
+        """Mark runs as failed, where the server answers within seconds: another error is on its way."""
+        for run_id in run_ids:
+            self.sender.end(run_id, "FAILED")
         self.sender.flush(5.0)
 
     # -- models ---------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.students.cost import Cost
 from etude.tracking.mlflow import Tracking
-from etude.training.checkpoint import load_latest
+from etude.tracking.sender import Sender
+from etude.training.checkpoint import load_latest, own_history
 from etude.training.loop import SCORE
 from etude.tuning.follow import MLFLOW_STATUS, Follow
 from etude.tuning.journal import Entry, Journal
@@ -129,16 +130,17 @@ def run_sweep(
         )
         for index in range(len(drawn))
     }
+    if continued:
+        _make_up(folder, journal, tracking.sender, runs)
     if todo:
         _tune(settings, sweep, folder, drawn, todo, journal, tracking, runs, say)
     left = set(range(len(drawn))) - set(journal.ended())
     assert not left, f"trials {sorted(left)} have not ended"
-    for index in ended:
-        tracking.end(runs[index], MLFLOW_STATUS[ended[index].ended])
+    tracking.deliver()
     trials = _table(settings, drawn, names, costs, journal)
     result = SweepResult(folder.name, folder, trials, parent, runs, continued, lock)
     if all(trial.score is None for trial in trials):
-        tracking.end(parent, "FAILED")
+        tracking.give_up([parent])
         finish(result, {"winner": None})
         reason = next((trial.reason for trial in trials if trial.reason), "no trial reported anything")
         raise UserError(f"every trial of {folder.name} failed ({reason}): see {folder}/ray")
@@ -175,7 +177,7 @@ def _tune(
         )
     for index in todo:
         chosen = trial_settings(settings, drawn[index])
-        tracking.log_params(runs[index], chosen.model_dump())
+        tracking.sender.log_params(runs[index], chosen.model_dump())
     work = {
         index: (
             trial_settings(settings, drawn[index]),
@@ -198,11 +200,23 @@ def _tune(
             name="ray",
             storage_path=str(folder),
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            callbacks=[Follow(journal, tracking, runs, settings.judged_by, say, len(drawn))],
+            callbacks=[Follow(journal, tracking.sender, runs, settings.judged_by, say, len(drawn))],
             verbose=0,
         ),
     )
     tuner.fit()
+
+
+def _make_up(folder: Path, journal: Journal, sender: Sender, runs: Mapping[int, str]) -> None:
+    """Hand over what a driver that was killed had not delivered: reported epochs, and how trials ended."""
+    for index, run_id in runs.items():
+        state = load_latest(trial_folder(folder, index))
+        history = own_history(state) if state else []
+        reported = [entry for entry in history if entry["epoch"] <= journal.reported_epoch(index)]
+        sender.log_history(run_id, reported)
+        if entry := journal.ended().get(index):
+            at_ms = reported[-1]["at_ms"] if reported else None
+            sender.end(run_id, MLFLOW_STATUS[entry.ended], at_ms)
 
 
 def _choose_folder(
