@@ -20,6 +20,7 @@ from etude.errors import UserError
 from etude.tracking import NO_FIGURES
 
 QUEUE = 10_000  # deliveries; a longer outage of a large sweep is made up for from checkpoints
+FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 15.0
 _PARAMS_A_BATCH = 100  # MLflow's own limit
 AGAIN = "nothing is lost, see to the server and give the same command again"
@@ -39,7 +40,7 @@ class Sender:
         self._at_work = False
         self._there: dict[str, set[int]] = {}  # epochs by run that the server has
         self._given_up = 0
-        self._reason = ""
+        self._reason = "no answer yet"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sender, (self.uri,)  # Ray Tune stores its callbacks, and threads cannot be stored
@@ -64,8 +65,8 @@ class Sender:
         with self._changed:
             self._changed.wait_for(lambda: not self._queue, timeout_s)
             left = len(self._queue) + self._given_up
-        told = f"{left} messages have not reached MLflow at {mask(self.uri)} ({self._reason})"
-        return told if left else ""
+        told = f"MLflow at {mask(self.uri)} has not taken all that was to be logged"
+        return f"{told} ({left} left, {self._reason})" if left else ""
 
     @property
     def waiting(self) -> int:
@@ -84,7 +85,7 @@ class Sender:
 
     def _work(self) -> None:
         """Deliver until nothing is left."""
-        away, pause = False, 1.0
+        away, pause = False, FIRST_PAUSE_S
         while True:
             with self._changed:
                 if not self._queue:
@@ -110,7 +111,7 @@ class Sender:
             else:
                 if away:
                     log.warning("MLflow at %s answers again: what waited is delivered", mask(self.uri))
-                away, pause = False, 1.0
+                away, pause = False, FIRST_PAUSE_S
             with self._changed:
                 self._queue.popleft()
                 self._changed.notify_all()
@@ -128,7 +129,7 @@ class Sender:
 
 def patiently(call: Callable[[], T], uri: str, patience_s: float) -> T:
     """The answer of a call that is made again while the server is away. Raises UserError after that time."""
-    until, pause, told = time.monotonic() + patience_s, 1.0, False
+    until, pause, told = time.monotonic() + patience_s, FIRST_PAUSE_S, False
     while True:
         try:
             return call()
