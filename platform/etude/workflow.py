@@ -156,8 +156,7 @@ def train_and_publish_each(
             tracking.end(left.pop(0), "FINISHED")
             yield published
     except UserError:
-        for run_id in left:
-            tracking.end(run_id, "FAILED")
+        tracking.give_up(left)
         raise
 
 

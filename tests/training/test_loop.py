@@ -83,7 +83,7 @@ def run(
 
     def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
         assert checkpoint.exists()
-        reports.append({key: value for key, value in metrics.items() if not key.startswith("seconds")})
+        reports.append({k: v for k, v in metrics.items() if not k.startswith("seconds") and k != "at_ms"})
         if metrics["epoch"] == stop_after:
             raise Stopped
 

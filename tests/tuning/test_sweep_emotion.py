@@ -16,7 +16,7 @@ from etude.tuning.trial import SweepConfig
 from tests.support.emotion import synthetic_experiment
 from tests.support.threads import one_thread
 
-VARYING = {"seconds", "seconds_waiting"}
+VARYING = {"seconds", "seconds_waiting", "at_ms"}
 
 
 def history(folder: Path) -> list[dict[str, Any]]:

@@ -1,36 +1,36 @@
 """A thin layer over one MLflow server: runs found again by tag, one batch of metrics an epoch."""
 
 import hashlib
-import os
-import socket
+import logging
+import math
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # a server that is gone is noticed in seconds
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import mlflow
 import numpy as np
 import onnx
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from etude.config import mask
 from etude.errors import UserError
+from etude.tracking.sender import AGAIN, Sender, patiently, reason, send_params
 
 CHAMPION = "champion"
 EXPORT = "export"  # folder of a run for the files that were exported with a model
-_PARAMS_A_BATCH = 100  # MLflow's own limit
+PATIENCE_S = 300.0  # for a server that is away when it is needed
+P = ParamSpec("P")
+R = TypeVar("R")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,71 +42,127 @@ class ModelVersion:
     uri: str
 
 
-class Tracking:
-    """One experiment on one server."""
+def patient(
+    method: Callable[Concatenate["Tracking", P], R],
+) -> Callable[Concatenate["Tracking", P], R]:
+    """A method that is called again while the server is away. Raises UserError after PATIENCE_S."""
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    @wraps(method)
+    def insist(tracking: "Tracking", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return patiently(lambda: method(tracking, *args, **kwargs), tracking.uri, tracking.patience_s)
+
+    return insist
+
+
+class Tracking:
+    """One experiment on one server. What may wait goes through `sender`; the methods wait for an answer."""
+
+    def __init__(self, uri: str, experiment: str, patience_s: float = PATIENCE_S) -> None:
         """Raises UserError if the server does not answer."""
         self.uri = uri.rstrip("/")
         self.experiment = experiment
+        self.patience_s = patience_s
+        self.sender = Sender(self.uri)
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         try:
             _knock(self.uri)
-            found = self._client.get_experiment_by_name(experiment)
-            self.experiment_id: str = (
-                found.experiment_id if found else self._client.create_experiment(experiment)
-            )
-        except (MlflowException, OSError) as error:
-            reason = str(mask(str(error).splitlines()[0]))[:200]
+            self.experiment_id = self._experiment_id()
+        except MlflowException as error:
             raise UserError(
-                f"no MLflow server answers at {mask(uri)} ({reason}): start it with `make up`, "
+                f"no MLflow server answers at {mask(uri)} ({reason(error)}): start it with `make up`, "
                 "or set tracking.uri"
             ) from error
+
+    def _experiment_id(self) -> str:
+        """The experiment that is there, also if another process makes it at this moment, or a new one."""
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(self.experiment))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            found = self._client.get_experiment_by_name(self.experiment)
+        return str(found.experiment_id)
 
     def run(
         self, key: str, name: str, *, parent: str | None = None, tags: Mapping[str, str] | None = None
     ) -> str:
-        """The id of the run tagged with `key`: the one that is there, or a new one."""
-        found = self._client.search_runs([self.experiment_id], f"tags.`etude.key` = '{key}'", max_results=1)
+        """The id of the run tagged with `key`: the one that is there, or a new one.
+
+        Raises UserError within seconds if the server does not answer.
+        """
+        return patiently(lambda: self._run(key, name, parent, tags or {}), self.uri, 0)
+
+    def _run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> str:
+        found = self._oldest(key)
         if found:
-            run_id: str = found[0].info.run_id
-            self._client.update_run(run_id, status="RUNNING")
-            return run_id
-        all_tags = {"etude.key": key, **(tags or {})}
+            self._client.update_run(found.info.run_id, status="RUNNING")
+            return str(found.info.run_id)
+        all_tags = {"etude.key": key, **tags}
         if parent:
             all_tags["mlflow.parentRunId"] = parent
-        created: str = self._client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id
-        return created
+        created = self._client.create_run(self.experiment_id, run_name=name, tags=all_tags)
+        oldest = self._oldest(key) or created
+        if oldest.info.run_id != created.info.run_id:  # another process made one at this moment
+            self._client.delete_run(created.info.run_id)
+        return str(oldest.info.run_id)
 
+    def _oldest(self, key: str) -> Run | None:
+        """The run with this key that all processes agree on."""
+        found = self._client.search_runs([self.experiment_id], f"tags.`etude.key` = '{key}'")
+        return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+    @patient
     def log_params(self, run_id: str, config: Mapping[str, Any]) -> None:
         """Log a nested configuration with dotted keys; what was logged before stays."""
-        known = set(self._client.get_run(run_id).data.params)
-        flat = {k: str(v)[:6000] for k, v in _flatten(mask(config)).items() if k not in known}
-        params = [Param(key, value) for key, value in flat.items()]
-        for start in range(0, len(params), _PARAMS_A_BATCH):
-            self._client.log_batch(run_id, params=params[start : start + _PARAMS_A_BATCH])
+        send_params(self._client, run_id, config)
 
+    @patient
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
-        """All metrics of an epoch in one request."""
+        """Figures of a whole run in one request; what it has already is not logged again."""
+        known = self._client.get_run(run_id).data.metrics
         now = int(mlflow.utils.time.get_current_time_millis())
-        self._client.log_batch(
-            run_id, metrics=[Metric(name, float(value), now, step) for name, value in metrics.items()]
-        )
+        new = {name: float(value) for name, value in metrics.items() if not _same(known.get(name), value)}
+        self._client.log_batch(run_id, metrics=[Metric(name, new[name], now, step) for name in new])
 
+    def log_history(self, run_id: str, history: Sequence[Mapping[str, float]]) -> None:
+        """Hand over figures of epochs as checkpoints hold them; what the server has is not sent again."""
+        self.sender.log_history(run_id, history)
+
+    def deliver(self) -> None:
+        """Wait until all that was handed over has arrived. Raises UserError if it has not in PATIENCE_S."""
+        left = self.sender.flush(min(5.0, self.patience_s))
+        if self.sender.waiting:
+            log.warning("%s: waiting up to %.0f s for it", left, self.patience_s)
+            left = self.sender.flush(self.patience_s)
+        if left:
+            raise UserError(f"{left}: {AGAIN}")
+
+    @patient
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags."""
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
+    @patient
     def log_file(self, run_id: str, path: Path, folder: str | None = None) -> None:
         """Keep a file with a run."""
         self._client.log_artifact(run_id, str(path), folder)
 
     def end(self, run_id: str, status: str) -> None:
-        """Set a final status: FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(run_id, status)
+        """Set a final status, FINISHED, FAILED or KILLED, once all that was handed over has arrived."""
+        self.sender.end(run_id, status)
+        self.deliver()
+
+    def give_up(self, run_ids: Sequence[str]) -> None:
+        """Mark runs as failed, where the server answers within seconds: another error is on its way."""
+        for run_id in run_ids:
+            self.sender.end(run_id, "FAILED")
+        self.sender.flush(5.0)
 
     # -- models ---------------------------------------------------------------------------------------
 
+    @patient
     def register(self, run_id: str, path: Path, name: str, tags: Mapping[str, str]) -> ModelVersion:
         """Log an ONNX file with its signature and register it as a version of `name`.
 
@@ -137,6 +193,7 @@ class Tracking:
         )
         return ModelVersion(name, str(made.version), f"models:/{name}/{made.version}")
 
+    @patient
     def champion(self, name: str) -> ModelVersion | None:
         """The registered model that is in use, if there is one."""
         try:
@@ -147,6 +204,7 @@ class Tracking:
             return None
         return ModelVersion(name, str(found.version), f"models:/{name}/{found.version}")
 
+    @patient
     def download(self, model: ModelVersion, folder: Path) -> list[Path]:
         """A registered model's ONNX file, and then what it takes beside it, as it was exported."""
         mlflow.set_tracking_uri(self.uri)
@@ -159,6 +217,7 @@ class Tracking:
         ]
         return [next(Path(local).rglob("*.onnx")), *map(Path, beside)]
 
+    @patient
     def crown(self, model: ModelVersion) -> None:
         """Make a version the one in use."""
         self._client.set_registered_model_alias(model.name, CHAMPION, model.version)
@@ -179,11 +238,9 @@ class Tracking:
 
 
 def _knock(uri: str) -> None:
-    """Raise OSError at once where nobody listens; the client itself would try for half a minute."""
-    address = urllib.parse.urlsplit(uri)
-    if address.scheme in ("http", "https"):
-        port = address.port or (443 if address.scheme == "https" else 80)
-        socket.create_connection((address.hostname or "", port), timeout=10).close()
+    """Raise MlflowException within seconds where no server answers; the client itself would try for long."""
+    if uri.startswith(("http://", "https://")):
+        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=10)
 
 
 def signature(model: onnx.ModelProto) -> ModelSignature:
@@ -207,11 +264,5 @@ def signature(model: onnx.ModelProto) -> ModelSignature:
     return ModelSignature(inputs=schema(model.graph.input), outputs=schema(model.graph.output))
 
 
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flatten(item, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = item
-    return flat
+def _same(known: float | None, value: float) -> bool:
+    return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))

@@ -62,6 +62,12 @@ def load_latest(folder: Path) -> State | None:
     return None
 
 
+def own_history(state: State) -> list[dict[str, float]]:
+    """The epochs of the run that wrote a checkpoint, without those of one that it went on from."""
+    history: list[dict[str, float]] = state["history"]
+    return history[state["began"] :]
+
+
 def newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
 

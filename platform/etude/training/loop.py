@@ -120,7 +120,8 @@ def train(
             metrics |= found.as_dict("validation") | {SCORE: found.score}
             metrics = _of_first_rank(metrics, worker)
             metrics |= {"seconds": time.monotonic() - started, "stage": float(stage.number)}
-            metrics["epoch"] = position.epoch + 1
+            metrics["workers"] = float(worker.world_size)
+            metrics |= {"epoch": position.epoch + 1, "at_ms": float(round(1000 * time.time()))}
             schedule.observe(metrics[SCORE])
             is_best = metrics[SCORE] > position.best or not (folder / "best.pt").exists()
             if not math.isnan(metrics[SCORE]):

@@ -24,12 +24,15 @@ from etude.config import Section
 from etude.errors import UserError
 from etude.experiments.base import Experiment, configuration
 from etude.tracking.mlflow import Tracking
+from etude.tracking.sender import Sender
 from etude.tracking.tensorboard import write_scalars
-from etude.training.checkpoint import load_latest
+from etude.training.checkpoint import load_latest, own_history
 from etude.training.epoch import Worker
 from etude.training.loop import train
 from etude.training.synchronised import synchronise
 from etude.training.watch import watched
+
+WORKER_FLUSH_S = 5.0
 
 
 class WorkersConfig(Section):
@@ -94,7 +97,6 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
         train_loop_config={
             "runs": list(runs),
             "tracking_uri": tracking.uri,
-            "experiment": tracking.experiment,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=(workers.min_workers, workers.workers) if workers.min_workers else workers.workers,
@@ -121,6 +123,10 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
         raise _failed(runs, error) from error
     except ray.train.TrainingFailedError as error:
         raise _failed(runs, error) from error
+    for run in runs:  # all epochs, for a worker may have died before it delivered them
+        if ended := load_latest(run.folder):
+            tracking.log_history(run.run_id, own_history(ended))
+    tracking.deliver()
 
 
 def check_shares(batch_size: int, workers: WorkersConfig) -> None:
@@ -154,26 +160,27 @@ def _worker(config: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     worker = Worker(rank, world_size, device, prepare_model if world_size > 1 else lambda module: module)
-    tracking = Tracking(config["tracking_uri"], config["experiment"]) if rank == 0 else None
+    sender = Sender(config["tracking_uri"])
     for run in config["runs"]:
-        _train(run, worker, tracking)
+        _train(run, worker, sender)
+    sender.flush(WORKER_FLUSH_S)  # what is left then, the driver delivers from the checkpoints
 
 
-def _train(run: Run, worker: Worker, tracking: Tracking | None) -> None:
+def _train(run: Run, worker: Worker, sender: Sender) -> None:
     settings, study = run.settings, run.settings.open()
 
     def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
-        if tracking is not None:
-            numbers = {name: float(value) for name, value in metrics.items() if name != "epoch"}
-            numbers["workers"] = float(worker.world_size)
-            tracking.log_metrics(run.run_id, numbers, step=int(metrics["epoch"]))
+        if worker.rank == 0:
+            sender.log_history(run.run_id, [metrics])
             if settings.tracking.tensorboard:
                 folder = settings.tracking.tensorboard / run.folder.name
-                write_scalars(folder, numbers, int(metrics["epoch"]))
+                write_scalars(folder, metrics, int(metrics["epoch"]))
         # The checkpoint is on shared disk already; Ray is told only that this epoch is done everywhere.
         ray.train.report(dict(metrics))
 
     begun = load_latest(run.folder)
+    if begun and worker.rank == 0:
+        sender.log_history(run.run_id, own_history(begun))
     system = study.system(settings.seed, begun and begun["model"])
     assert isinstance(system, nn.Module)
     synchronise(system)  # so that the number of workers changes no loss

@@ -6,30 +6,28 @@ from typing import Any
 
 from ray import tune
 
-from etude.tracking.mlflow import Tracking
+from etude.tracking.sender import Sender
 from etude.tuning.journal import Entry, Journal
 
-FIGURES = ("learning_rate", "score", "stage")
+FIGURES = ("learning_rate", "score", "stage", "workers", "at_ms")
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 class Follow(tune.Callback):  # type: ignore[misc]
-    """Sends every report to MLflow in one batch, and says how trials end."""
+    """Hands every report over to MLflow's sender, and says how trials end; waits for no server."""
 
     def __init__(
         self,
         journal: Journal,
-        tracking: Tracking,
+        sender: Sender,
         runs: dict[int, str],
-        closed: set[int],
         judged_by: str,
         say: Callable[[str], None],
         total: int,
     ) -> None:
         self._journal = journal
-        self._tracking = tracking
+        self._sender = sender
         self._runs = runs
-        self._closed = closed
         self._judged_by = judged_by
         self._say = say
         self._total = total
@@ -44,7 +42,8 @@ class Follow(tune.Callback):  # type: ignore[misc]
         self._sent[number] = result["epoch"]
         metrics = {k: v for k, v in result.items() if "/" in k or k in FIGURES or k.startswith("seconds")}
         metrics = {k: v for k, v in metrics.items() if isinstance(v, float) and not k.startswith("config/")}
-        self._tracking.log_metrics(self._runs[number], metrics, step=result["epoch"])
+        metrics["epoch"] = result["epoch"]
+        self._sender.log_history(self._runs[number], [metrics])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["trial"]
@@ -59,8 +58,7 @@ class Follow(tune.Callback):  # type: ignore[misc]
         self._end(number, self._journal.ended()[number])
 
     def _end(self, number: int, entry: Entry) -> None:
-        self._tracking.end(self._runs[number], MLFLOW_STATUS[entry.ended])
-        self._closed.add(number)
+        self._sender.end(self._runs[number], MLFLOW_STATUS[entry.ended])
         best = self._journal.best(number)
         self._say(
             f"trial {number:03d} {entry.ended} after {self._journal.reported_epoch(number)} epochs, "

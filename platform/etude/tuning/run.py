@@ -15,7 +15,7 @@ from ray import tune
 from etude.experiments.base import Experiment
 from etude.students.cost import Cost
 from etude.tracking.mlflow import Tracking
-from etude.training.checkpoint import load_latest
+from etude.training.checkpoint import load_latest, own_history
 from etude.training.loop import SCORE
 from etude.tuning.capacity import concurrency
 from etude.tuning.follow import MLFLOW_STATUS, Follow
@@ -42,8 +42,6 @@ class Going:
     tags: dict[str, str]
     say: Callable[[str], None]
     costs: dict[int, Cost] = field(default_factory=dict)
-    runs: dict[int, str] = field(default_factory=dict)  # a trial's in MLflow
-    closed: set[int] = field(default_factory=set)  # trials whose run in MLflow has its last status
 
     @cached_property
     def parent(self) -> str:
@@ -51,6 +49,19 @@ class Going:
         return self.tracking.run(
             self.folder.name, self.folder.name, tags={**self.tags, "etude.kind": "sweep"}
         )
+
+    @cached_property
+    def runs(self) -> dict[int, str]:
+        """Every trial's run in MLflow, made beforehand: later the server may be away."""
+        return {
+            number: self.tracking.run(
+                f"{self.folder.name}/{number:03d}",
+                f"trial {self.name(number)}",
+                parent=self.parent,
+                tags={**self.tags, "etude.kind": "trial"},
+            )
+            for number in range(self.total)
+        }
 
     def name(self, number: int) -> str:
         """What a trial is called in tables."""
@@ -62,28 +73,23 @@ class Going:
             begun = load_latest(trial_folder(self.folder, number))
             self.costs[number] = trial_settings(self.settings, overrides).cost(begun and begun["model"])
 
-    def note(self, number: int, overrides: Mapping[str, Any]) -> None:
-        """Know a trial's cost, and its run in MLflow: the one that is there, or a new one."""
-        self.cost(number, overrides)
-        if number not in self.runs:
-            self.runs[number] = self.tracking.run(
-                f"{self.folder.name}/{number:03d}",
-                f"trial {self.name(number)}",
-                parent=self.parent,
-                tags={**self.tags, "etude.kind": "trial"},
-            )
-
     def begin(self, number: int, overrides: Mapping[str, Any]) -> None:
         """What is done before a trial is run. Raises UserError if its overrides do not fit."""
         chosen = trial_settings(self.settings, overrides)
-        self.note(number, overrides)
-        self.tracking.log_params(self.runs[number], chosen.model_dump())
+        self.cost(number, overrides)
+        self.tracking.sender.log_params(self.runs[number], chosen.model_dump())
 
-    def close(self) -> None:
-        """Give the runs of trials that ended under an earlier driver their last status too."""
-        for number, entry in self.journal.ended().items():
-            if number not in self.closed:
-                self.tracking.end(self.runs[number], MLFLOW_STATUS[entry.ended])
+    def make_up(self) -> None:
+        """Hand over what an earlier driver has not delivered: reported epochs, and how trials ended."""
+        for number in self.journal.proposed():
+            self.cost(number, self.journal.overrides(number))
+            state = load_latest(trial_folder(self.folder, number))
+            history = own_history(state) if state else []
+            reported = [one for one in history if one["epoch"] <= self.journal.reported_epoch(number)]
+            self.tracking.log_history(self.runs[number], reported)
+            if entry := self.journal.ended().get(number):
+                at_ms = reported[-1]["at_ms"] if reported else None
+                self.tracking.sender.end(self.runs[number], MLFLOW_STATUS[entry.ended], at_ms)
 
 
 def run_trials(going: Going, epochs: int) -> None:
@@ -127,8 +133,7 @@ def _tune(going: Going, scheduler: Journaled, until: int | None = None) -> None:
     need = {"CPU": sweep.cpus_per_trial, "GPU": sweep.gpus_per_trial}
     trainable = tune.with_parameters(run_trial, base=going.settings, sweep=going.folder, until=until)
     follow = Follow(
-        going.journal, going.tracking, going.runs, going.closed, going.settings.judged_by, going.say,
-        going.total,
+        going.journal, going.tracking.sender, going.runs, going.settings.judged_by, going.say, going.total,
     )  # fmt: skip
     tuner = tune.Tuner(
         tune.with_resources(trainable, {name: amount for name, amount in need.items() if amount}),

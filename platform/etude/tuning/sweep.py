@@ -133,16 +133,15 @@ def run_sweep(
     tracking.log_params(going.parent, {**settings.model_dump(), "sweep": sweep.model_dump()})
     before = f", {len(journal.ended())} ended before" if continued else ""
     say(f"sweep {folder.name}: {len(drawn)} trials{before}")
-    for index in journal.proposed():
-        going.note(index, journal.overrides(index))
+    going.make_up()
     run_trials(going, _most_epochs(settings, sweep, drawn))
     left = set(range(len(drawn))) - set(journal.ended())
     assert not left, f"trials {sorted(left)} have not ended"
-    going.close()
+    tracking.deliver()
     _write_plan(folder, settings, sweep, listed or list(map(journal.overrides, journal.proposed())))
     result = SweepResult(folder.name, folder, _table(going), going.parent, going.runs, continued, lock)
     if all(trial.score is None for trial in result.trials):
-        tracking.end(going.parent, "FAILED")
+        tracking.give_up([going.parent])
         finish(result, {"winner": None})
         reason = next((trial.reason for trial in result.trials if trial.reason), "no trial reported anything")
         raise UserError(f"every trial of {folder.name} failed ({reason}): see {folder}/ray")
