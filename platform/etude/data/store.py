@@ -1,4 +1,4 @@
-"""Shards of prepared tracks that readers can trust, on any pyarrow filesystem.
+"""Shards of prepared tracks that readers can trust, in a folder or on S3.
 
     FORMAT                                written before anything else
     tracks/<source>.arrows                the catalogue of each source
@@ -29,9 +29,10 @@ import pyarrow.ipc
 
 from etude.audio.recipe import FeatureRecipe
 from etude.data.catalogue import Catalogue
-from etude.data.files import Files
 from etude.errors import UserError
 from etude.sources.base import Track
+from etude.storage.cache import DiskCache
+from etude.storage.files import Files
 
 FORMAT = "2"
 COMPACT_RECORDS = 1000  # so many commit records in files of their own are put together
@@ -64,13 +65,14 @@ def targets_part(teacher_id: str, recipe: FeatureRecipe) -> str:
 
 
 class Store:
-    """A folder, or any other location that pyarrow knows by its URI, such as `s3://bucket/etude`."""
+    """A folder, or a place on S3, such as `s3://bucket/etude/store`, with a cache for what is read there."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path | Files, cache: DiskCache | None = None) -> None:
         """Writes nothing. Raises UserError if `root` holds a store of another format or cannot be used."""
         self.root = str(root)
+        self._cache = cache
         try:
-            self._files = Files(self.root)
+            self._files = Files(root)
             found = self._files.read("FORMAT")
         except (OSError, ValueError) as error:
             raise UserError(f"cannot use {self.root} as a store: {error}") from error
@@ -144,8 +146,10 @@ class Store:
         return True
 
     def read_shard(self, part: str, name: str) -> pa.Table:
-        """A committed shard's rows; on a local disk memory-mapped, so only what is used is read."""
-        return pyarrow.ipc.open_file(self._files.open(f"{part}/{name}.arrow")).read_all()
+        """A committed shard's rows; in a folder or a cache memory-mapped, so only what is used is read."""
+        path = f"{part}/{name}.arrow"
+        opened = self._files.open(path) if self._cache is None else self._cache.open(self._files, path)
+        return pyarrow.ipc.open_file(opened).read_all()
 
     def parts(self, kind: str) -> list[str]:
         """Committed parts of one kind, `features` or `targets`."""
@@ -184,7 +188,7 @@ class Store:
     # -- files ----------------------------------------------------------------------------------------
 
     def free_bytes(self) -> int | None:
-        """Room left on a local disk, None elsewhere."""
+        """Room left on a disk, None on S3."""
         return self._files.free_bytes()
 
     def _write(self, path: str, data: bytes | pa.Buffer) -> None:
