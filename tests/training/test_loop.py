@@ -81,8 +81,8 @@ def run(
 ) -> list[dict[str, float]]:
     reports: list[dict[str, float]] = []
 
-    def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
-        assert checkpoint.exists()
+    def report(metrics: Mapping[str, float], checkpoint: str) -> None:
+        assert Path(checkpoint).exists()
         reports.append({key: value for key, value in metrics.items() if not key.startswith("seconds")})
         if metrics["epoch"] == stop_after:
             raise Stopped

@@ -8,6 +8,7 @@
     commits/<part>/<hash>.arrow           the same of many shards, once `compact` has put them together
     quarantine/<recipe>/<track>.json      tracks whose audio is at fault, with the reason
     quarantine/targets/<teacher>/...      tracks of which this teacher can make nothing
+    locks/<part>/lock                     who prepares that part now
 
 A shard is written under a temporary name, flushed, renamed and only then committed, so a reader sees all
 of it or nothing. Its name is a hash of its part and its tracks: writing the same tracks again replaces the
@@ -19,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from etude.errors import UserError
 from etude.sources.base import Track
 from etude.storage.cache import DiskCache
 from etude.storage.files import Files
+from etude.storage.lock import Lock, held
 
 FORMAT = "2"
 COMPACT_RECORDS = 1000  # so many commit records in files of their own are put together
@@ -184,6 +187,12 @@ class Store:
     def release(self, place: str, track_ids: Iterable[str]) -> None:
         """Take tracks out of quarantine."""
         self._files.delete_all(f"quarantine/{place}/{track_id}.json" for track_id in track_ids)
+
+    # -- who writes -----------------------------------------------------------------------------------
+
+    def held(self, part: str) -> AbstractContextManager[Lock]:
+        """Prepare a part alone. Raises UserError if another run does, or if the store can be held no more."""
+        return held(self._files.at(f"locks/{part}"), f"{part} in {self.root}")
 
     # -- files ----------------------------------------------------------------------------------------
 

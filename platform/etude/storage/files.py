@@ -137,9 +137,23 @@ class Files:
             return [*pool.map(work, paths)]
 
 
-def split(path: "str | Path") -> tuple[Files, str]:
+Place = str | Path | Files  # what `Files` takes
+
+
+def normalised(root: str) -> str:
+    """The root as `Files` will have it, without asking whether it is there. Raises UserError as that does."""
+    if "://" not in root:
+        return str(Path(root).expanduser().absolute())
+    from etude.storage.s3 import S3Address
+
+    return str(S3Address.parse(root))
+
+
+def split(path: str | Path) -> tuple[Files, str]:
     """The folder of a file, and its name in there. Raises UserError if no file is named."""
-    whole = Files(path)
-    if not whole.name:
-        raise UserError(f"{whole} names no file: give its whole path")
-    return whole.parent, whole.name
+    text = normalised(str(path))
+    whole, mark, options = text.partition("?") if "://" in text else (text, "", "")
+    folder, _, name = whole.rpartition("/")
+    if not name or folder.endswith(":/"):
+        raise UserError(f"{text} names no file: give its whole path")
+    return Files((folder or "/") + mark + options), name

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ class Folder:
             found = self.file(path).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return str(found.st_mtime_ns), found.st_size
+        return (str(found.st_mtime_ns), found.st_size) if stat.S_ISREG(found.st_mode) else None
 
     def paths(self, folder: str) -> Iterator[str]:
         """Every file below a folder."""

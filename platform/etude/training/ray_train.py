@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -22,6 +21,7 @@ from etude.cli import say
 from etude.config import Section
 from etude.errors import UserError
 from etude.experiments.base import Experiment, configuration
+from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.tracking.tensorboard import write_scalars
 from etude.training.checkpoint import load_latest
@@ -45,13 +45,13 @@ class Run:
     """One student to be trained: how, where its checkpoints lie, and its run in MLflow."""
 
     settings: Experiment
-    folder: Path
+    folder: Files
     run_id: str
 
     @property
-    def best(self) -> Path:
+    def best(self) -> str:
         """Its best checkpoint, once it has learned anything."""
-        return self.folder / "best.pt"
+        return self.folder.address("best.pt")
 
 
 def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Tracking) -> None:
@@ -71,6 +71,7 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
             f"{workers.workers} workers need {needed:g} CPUs, the cluster has {cpus:g}: "
             "lower workers.workers or workers.cpus_per_worker"
         )
+    filesystem, path = runs[0].folder.arrow()
     resources = {"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {})
     trainer = TorchTrainer(
         _worker,
@@ -84,7 +85,8 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
         ),
         run_config=ray.train.RunConfig(
             name="ray",
-            storage_path=str(runs[0].folder),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
         ),
     )  # fmt: skip
@@ -116,14 +118,14 @@ def _worker(config: dict[str, Any]) -> None:
 def _train(run: Run, worker: Worker, tracking: Tracking | None) -> None:
     settings, study = run.settings, run.settings.open()
 
-    def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
+    def report(metrics: Mapping[str, float], checkpoint: str) -> None:
         if tracking is not None:
             numbers = {name: float(value) for name, value in metrics.items() if name != "epoch"}
             tracking.log_metrics(run.run_id, numbers, step=int(metrics["epoch"]))
             if settings.tracking.tensorboard:
                 folder = settings.tracking.tensorboard / run.folder.name
                 write_scalars(folder, numbers, int(metrics["epoch"]))
-        # The checkpoint is on shared disk already; Ray is told only that this epoch is done everywhere.
+        # The checkpoint is in shared storage already; Ray is told only that this epoch is done everywhere.
         ray.train.report(dict(metrics))
 
     begun = load_latest(run.folder)
