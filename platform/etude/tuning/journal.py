@@ -2,11 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+
+from etude.storage.files import split
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,22 @@ class Entry:
 class Journal:
     """An append-only file of entries; a line cut short by a crash is dropped when it is read."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.entries: list[Entry] = list(_read(path))
+    def __init__(self, path: str | Path) -> None:
+        self._files, self._name = split(path)
+        content = self._files.read(self._name) or b""
+        whole, _, self._cut = content.rpartition(b"\n")
+        self.entries: list[Entry] = list(_read(whole))
 
     def append(self, entry: Entry) -> None:
-        """Add an entry; it is on disk when this returns."""
+        """Add an entry; it is where it stays when this returns."""
         self.entries.append(entry)
-        with open(self._path, "ab+") as file:
-            _drop_cut_line(file)
-            file.write((json.dumps(asdict(entry)) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        line = (json.dumps(asdict(entry)) + "\n").encode()
+        if self._cut:  # what is appended must not continue a line that a crash cut short
+            content = self._files.read(self._name) or b""
+            self._files.write(self._name, content.removesuffix(self._cut) + line)
+            self._cut = b""
+        else:
+            self._files.append(self._name, line)
 
     def ended(self) -> dict[int, Entry]:
         """Trials that are over, with how they ended."""
@@ -51,20 +55,9 @@ class Journal:
         return max(scores, default=None)
 
 
-def _read(path: Path) -> Iterator[Entry]:
-    for line in path.read_text().splitlines() if path.exists() else ():
+def _read(content: bytes) -> Iterator[Entry]:
+    for line in content.splitlines():
         try:
             yield Entry(**json.loads(line))
         except json.JSONDecodeError:
             return
-
-
-def _drop_cut_line(file: BinaryIO) -> None:
-    """What is appended must not continue a line that a crash cut short."""
-    size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return
-    file.seek(max(0, size - 65_536))
-    tail = file.read()
-    if not tail.endswith(b"\n"):
-        file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)

@@ -5,15 +5,13 @@ happened, `trials/003/` a trial's checkpoints. The same command continues an unf
 new one, with other draws, after a finished one.
 """
 
-import fcntl
 import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # with verbose=0 below, Tune then prints nothing of its own
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the sweep unfinished, to be continued
@@ -25,6 +23,8 @@ from ray import tune
 from etude.config import mask
 from etude.errors import UserError
 from etude.experiments.base import Experiment
+from etude.storage.files import Files
+from etude.storage.lock import Lock
 from etude.students.cost import Cost
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_latest
@@ -57,25 +57,25 @@ class SweepResult:
     """A finished sweep; `trials` are sorted, best first."""
 
     name: str
-    folder: Path
+    folder: Files
     trials: list[Trial]
     run_id: str
     trial_runs: dict[int, str]
     continued: bool
-    lock: IO[str]  # held until the sweep is finished, or this process ends
+    lock: Lock  # held until the sweep is finished, or this process ends
 
     @property
     def winner(self) -> Trial:
         return self.trials[0]
 
-    def checkpoint(self, trial: Trial) -> Path:
+    def checkpoint(self, trial: Trial) -> str:
         """The trial's best checkpoint."""
-        return trial_folder(self.folder, trial.number) / "best.pt"
+        return trial_folder(self.folder, trial.number).address("best.pt")
 
 
-def trial_folder(sweep: Path, number: int) -> Path:
+def trial_folder(sweep: Files, number: int) -> Files:
     """Where a trial keeps its checkpoints."""
-    return sweep / "trials" / f"{number:03d}"
+    return sweep.at(f"trials/{number:03d}")
 
 
 def draw(settings: Experiment, sweep: SweepConfig, seed: tuple[int, int]) -> list[dict[str, Any]]:
@@ -104,13 +104,13 @@ def run_sweep(
     """
     draw(settings, sweep, (settings.seed, 0))
     study = settings.open()
-    folder, number, continued = _choose_folder(settings.home / "sweeps", settings, sweep, study.data_hash)
-    lock = _lock(folder)
+    folder, number, continued = _choose_folder(settings.place.at("sweeps"), settings, sweep, study.data_hash)
+    lock = Lock(folder, folder.name)
     drawn = draw(settings, sweep, (settings.seed, number))
     names = list(sweep.cases) or [f"{index:03d}" for index in range(len(drawn))]
     costs = [_cost(trial_settings(settings, one), trial_folder(folder, n)) for n, one in enumerate(drawn)]
     _write_plan(folder, settings, sweep, drawn)
-    journal = Journal(folder / "journal.jsonl")
+    journal = Journal(folder.address("journal.jsonl"))
     parent = tracking.run(folder.name, folder.name, tags={**tags, "etude.kind": "sweep"})
     tracking.log_params(parent, {**settings.model_dump(), "sweep": sweep.model_dump()})
     ended = journal.ended()
@@ -130,7 +130,8 @@ def run_sweep(
         for index in range(len(drawn))
     }
     if todo:
-        _tune(settings, sweep, folder, drawn, todo, journal, tracking, runs, say)
+        with lock.guarding():
+            _tune(settings, sweep, folder, drawn, todo, journal, tracking, runs, say)
     left = set(range(len(drawn))) - set(journal.ended())
     assert not left, f"trials {sorted(left)} have not ended"
     for index in ended:
@@ -147,16 +148,15 @@ def run_sweep(
 
 def finish(result: SweepResult, outcome: Mapping[str, Any]) -> None:
     """Mark a sweep as finished and let go of it; the next one with the same settings is new."""
-    temporary = result.folder / "result.json.tmp"
-    temporary.write_text(json.dumps(outcome, indent=2))
-    os.replace(temporary, result.folder / "result.json")
-    result.lock.close()
+    result.lock.check()
+    result.folder.write("result.json", json.dumps(outcome, indent=2).encode())
+    result.lock.release()
 
 
 def _tune(
     settings: Experiment,
     sweep: SweepConfig,
-    folder: Path,
+    folder: Files,
     drawn: list[dict[str, Any]],
     todo: list[int],
     journal: Journal,
@@ -184,6 +184,7 @@ def _tune(
         )
         for index in todo
     }
+    filesystem, path = folder.arrow()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, work=work), resources),
         param_space={"trial": tune.grid_search(todo)},
@@ -196,7 +197,8 @@ def _tune(
         ),
         run_config=tune.RunConfig(
             name="ray",
-            storage_path=str(folder),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
             callbacks=[Follow(journal, tracking, runs, settings.judged_by, say, len(drawn))],
             verbose=0,
@@ -206,45 +208,32 @@ def _tune(
 
 
 def _choose_folder(
-    root: Path, settings: Experiment, sweep: SweepConfig, data_hash: str
-) -> tuple[Path, int, bool]:
+    root: Files, settings: Experiment, sweep: SweepConfig, data_hash: str
+) -> tuple[Files, int, bool]:
     """The folder of the unfinished sweep with these settings and data, or of a new one."""
     # The data's hash stands for captions and tokenizers: not what they cost, or where they lie.
-    without = {"home", "tracking", "prepare", "captions", "tokenizer"}
+    without = {"home", "storage", "storage_cache_gb", "tracking", "prepare", "captions", "tokenizer"}
     same = settings.model_dump(mode="json", exclude=without)
     same["sweep"] = sweep.model_dump(mode="json")
     digest = hashlib.sha256(json.dumps([same, data_hash], sort_keys=True).encode()).hexdigest()[:8]
     prefix = f"{sweep.name}-{digest}"
-    numbers = sorted(int(path.name.rsplit("-", 1)[1]) for path in root.glob(f"{prefix}-[0-9]*"))
-    last = numbers[-1] if numbers else 0
-    unfinished = bool(numbers) and not (root / f"{prefix}-{last:03d}" / "result.json").exists()
+    begun = {path.split("/")[0] for path in root.list("", "/sweep.yaml")}
+    last = max((int(name.rsplit("-", 1)[1]) for name in begun if name.startswith(f"{prefix}-")), default=0)
+    unfinished = last > 0 and not root.exists(f"{prefix}-{last:03d}/result.json")
     number = last if unfinished else last + 1
-    folder = root / f"{prefix}-{number:03d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder, number, unfinished
+    return root.at(f"{prefix}-{number:03d}"), number, unfinished
 
 
-def _lock(folder: Path) -> IO[str]:
-    """A file that holds a sweep for this process alone while it is open, however the process ends."""
-    file = open(folder / "lock", "w")  # noqa: SIM115
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(f"another run is at work on {folder.name}: wait for it or stop it first") from None
-    return file
-
-
-def _write_plan(folder: Path, settings: Experiment, sweep: SweepConfig, drawn: list[dict[str, Any]]) -> None:
+def _write_plan(folder: Files, settings: Experiment, sweep: SweepConfig, drawn: list[dict[str, Any]]) -> None:
     plan = {"settings": mask(settings), "sweep": mask(sweep), "trials": drawn}
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    folder.write("sweep.yaml", yaml.safe_dump(plan, sort_keys=False).encode())
 
 
 def _most_epochs(settings: Experiment, drawn: list[dict[str, Any]]) -> int:
     return max(trial_settings(settings, overrides).training.most_epochs for overrides in drawn)
 
 
-def _cost(chosen: Experiment, folder: Path) -> Cost:
+def _cost(chosen: Experiment, folder: Files) -> Cost:
     """A trial's cost. Raises UserError if it is to begin with a file that cannot be used."""
     begun = load_latest(folder)
     return chosen.cost(begun and begun["model"])

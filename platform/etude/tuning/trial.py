@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -12,6 +11,7 @@ from ray import tune
 from etude.config import Section, explain, with_overrides
 from etude.errors import UserError
 from etude.experiments.base import E, Experiment, configuration
+from etude.storage.files import Files
 from etude.tracking.tensorboard import write_scalars
 from etude.training.checkpoint import load_latest
 from etude.training.epoch import Worker
@@ -46,7 +46,7 @@ def trial_settings(settings: E, overrides: Mapping[str, Any]) -> E:
         raise UserError(f"the search space draws {dict(overrides)}: {reason}") from None
 
 
-def run_trial(config: dict[str, Any], work: Mapping[int, tuple[Experiment, Path, int]]) -> None:
+def run_trial(config: dict[str, Any], work: Mapping[int, tuple[Experiment, Files, int]]) -> None:
     """Train one trial inside Tune's process, reporting every epoch.
 
     Epochs that its checkpoint has but the journal has not (the driver was killed between the two) are
@@ -59,7 +59,7 @@ def run_trial(config: dict[str, Any], work: Mapping[int, tuple[Experiment, Path,
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     study = settings.open()
 
-    def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
+    def report(metrics: Mapping[str, float], checkpoint: str) -> None:
         if settings.tracking.tensorboard:
             run = settings.tracking.tensorboard / folder.parent.name / folder.name
             write_scalars(run, metrics, int(metrics["epoch"]))
