@@ -3,6 +3,7 @@
 All of it rests on conditional writes, and on the server's clock alone.
 """
 
+import atexit
 import contextlib
 import logging
 import signal
@@ -43,7 +44,7 @@ class Lease:
         other: dict[str, str] = {}
         for _ in range(TRIES):
             if self._write(IfNoneMatch="*") or self._is_mine():
-                threading.Thread(target=self._keep, name="lease", daemon=True).start()
+                self._begin()
                 return None
             found = self._look()
             if found is None:
@@ -52,12 +53,18 @@ class Lease:
             if age_s <= STALE_S:
                 return other
             if self._write(IfMatch=tag) or self._is_mine():
-                threading.Thread(target=self._keep, name="lease", daemon=True).start()
+                self._begin()
                 return None
         return other
 
+    def _begin(self) -> None:
+        atexit.register(self.release)
+        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+
     def release(self) -> None:
+        """Let another have it at once; done at the end of the process too, unless that is killed."""
         self._over.set()
+        atexit.unregister(self.release)
         try:
             if not self.lost and self._is_mine():
                 with told(self._bucket.where):
