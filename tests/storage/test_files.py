@@ -126,7 +126,7 @@ def test_what_is_configured_wrongly_is_told_at_once(
         Files(address(9, "x"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    s3._client.cache_clear()
+    s3._clients.cache_clear()
     with pytest.raises(
         StorageError, match="no credentials for s3://etude-test: give them by AWS_ACCESS_KEY_ID"
     ):
@@ -156,8 +156,8 @@ def test_what_is_forbidden_is_told(s3_port: int) -> None:
 
 def test_the_environment_may_name_the_server(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
-    s3._client.cache_clear()
+    s3._clients.cache_clear()
     files = Files(f"s3://{BUCKET}/from-environment")
     files.write("x", b"1")
     assert client(s3_port).get_object(Bucket=BUCKET, Key="from-environment/x")["Body"].read() == b"1"
-    s3._client.cache_clear()
+    s3._clients.cache_clear()

@@ -19,8 +19,8 @@ from etude.errors import StorageError
 from etude.storage.s3 import MISSING, Bucket, code_of, told
 
 STALE_S = 60.0  # without renewal a lease is free
-LOST_S = 45.0  # without renewal its holder stops, well before others take it
-RENEW_S = 10.0
+LOST_S = 35.0  # without renewal its holder stops, well before others take it
+RENEW_S = 10.0  # with 17 s until a renewal has failed, 54 s at most pass before the holder stops
 TRIES = 5
 NOT_SO = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ class Lease:
 
     def __init__(self, bucket: Bucket, path: str) -> None:
         self._bucket = bucket
+        self._client = bucket.client
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._object = bucket.object(path)
         self._over = threading.Event()
         self._me: Mapping[str, str] = {}
@@ -59,18 +61,28 @@ class Lease:
 
     def _begin(self) -> None:
         atexit.register(self.release)
-        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+        self._client = self._bucket.hasty
+        self._thread.start()
 
     def release(self) -> None:
         """Let another have it at once; done at the end of the process too, unless that is killed."""
         self._over.set()
         atexit.unregister(self.release)
+        self._thread.join()
+        self._client = self._bucket.client
         try:
             if not self.lost and self._is_mine():
-                with told(self._bucket.where):
-                    self._bucket.client.delete_object(**self._object)
+                self._delete()
         except StorageError as error:
             log.warning("%s; the lock in %s is free for others in %g s", error, self._bucket.where, STALE_S)
+
+    def _delete(self) -> None:
+        with told(self._bucket.where):
+            try:
+                self._client.delete_object(**self._object, IfMatch=self._tag)
+            except ClientError as error:  # as the second try finds it if the answer to the first was lost
+                if code_of(error) not in NOT_SO | MISSING:
+                    raise
 
     def _keep(self) -> None:
         while not self._over.wait(RENEW_S):
@@ -88,7 +100,7 @@ class Lease:
         body = uuid.uuid4().hex.encode()  # never twice the same, so that the tag changes
         with told(self._bucket.where):
             try:
-                answer = self._bucket.client.put_object(
+                answer = self._client.put_object(
                     **self._object, Body=body, Metadata=dict(self._me), **condition
                 )
             except ClientError as error:
@@ -111,7 +123,7 @@ class Lease:
         """Who holds it, its tag, and how long ago that was written, by the server's clock; None if nobody."""
         with told(self._bucket.where):
             try:
-                answer = self._bucket.client.head_object(**self._object)
+                answer = self._client.head_object(**self._object)
             except ClientError as error:
                 if code_of(error) in MISSING:
                     return None

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import boto3
@@ -24,6 +24,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     EndpointConnectionError,
+    FlexibleChecksumError,
     NoCredentialsError,
     PartialCredentialsError,
 )
@@ -36,6 +37,7 @@ ATTEMPTS = 8  # with pauses of 1, 2, 4 ... 20 s, less a random share: together a
 FIRST_ATTEMPTS = 3  # of the first question, which shows what is configured wrongly
 CONNECT_S = 5.0
 READ_S = 20.0  # without a single byte
+HASTY_CONNECT_S, HASTY_READ_S = 3.0, 5.0
 BATCH = 1000  # keys that one request may delete
 OPTIONS = frozenset({"endpoint_override", "region", "scheme"})  # named as pyarrow names them
 MISSING = frozenset({"404", "NoSuchKey"})
@@ -60,6 +62,8 @@ class S3Address:
         if url.scheme != "s3" or not url.netloc:
             raise UserError(f"{text} is neither a folder nor an address such as s3://bucket/folder")
         options = dict(parse_qsl(url.query))
+        if any("@" in value for value in options.values()):
+            raise UserError(f"an option of an S3 address holds a password: give it by {KEYS} instead")
         if strange := sorted(options.keys() - OPTIONS):
             raise UserError(
                 f"an S3 address has no option {strange[0]}: it may have {', '.join(sorted(OPTIONS))}"
@@ -85,16 +89,16 @@ class S3Address:
 class Bucket:
     """The objects whose keys begin with a path."""
 
-    def __init__(self, client: Any, address: S3Address) -> None:
-        self.client = client
+    def __init__(self, clients: "Clients", address: S3Address) -> None:
+        self.client, self.hasty = clients
         self.where = address
 
     @staticmethod
     def at(address: S3Address) -> "Bucket":
         """Asks the server, once a process, whether the bucket is there. Raises StorageError if it is not."""
         with _opening:
-            client = _client(address.bucket, address.endpoint, address.options.get("region"))
-        return Bucket(client, address)
+            clients = _clients(address.bucket, address.endpoint, address.options.get("region"))
+        return Bucket(clients, address)
 
     @property
     def path(self) -> str:
@@ -116,7 +120,10 @@ class Bucket:
                     if code_of(error) in MISSING:
                         return None
                     raise
-                except CUT_OFF:  # while the answer came: that, boto3 does not ask again
+                except (
+                    *CUT_OFF,
+                    FlexibleChecksumError,
+                ):  # while the answer came: that, boto3 does not ask again
                     if attempt == ATTEMPTS:
                         raise
                     time.sleep(min(20.0, 2.0**attempt) * random.random())
@@ -193,28 +200,36 @@ class Bucket:
         return filesystem, f"{self.where.bucket}/{self.where.path}".rstrip("/")
 
 
+class Clients(NamedTuple):
+    """Of one bucket: for all that can wait, and for what must be done, or have failed, in 17 s."""
+
+    patient: Any
+    hasty: Any
+
+
 _opening = threading.Lock()
 
 
 @functools.cache
-def _client(bucket: str, endpoint: str | None, region: str | None) -> Any:
-    """A client that may be used by several threads, of a bucket that answered.
+def _clients(bucket: str, endpoint: str | None, region: str | None) -> Clients:
+    """Clients that may be used by several threads, of a bucket that answered.
 
     A redirection to the bucket's own region is followed, and that region is then kept to.
     """
     session = boto3.session.Session()
     region = region or session.region_name or "us-east-1"
 
-    def client(region: str, attempts: int) -> Any:
+    def client(region: str, attempts: int, connect_s: float = CONNECT_S, read_s: float = READ_S) -> Any:
         retries = {"mode": "standard", "total_max_attempts": attempts}
         config = Config(
-            connect_timeout=CONNECT_S, read_timeout=READ_S, retries=retries, max_pool_connections=32
+            connect_timeout=connect_s, read_timeout=read_s, retries=retries, max_pool_connections=32
         )
         return session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
 
     with told(S3Address(bucket, "")):
         answer = client(region, FIRST_ATTEMPTS).head_bucket(Bucket=bucket)
-    return client(answer.get("BucketRegion") or region, ATTEMPTS)
+    region = str(answer.get("BucketRegion") or region)
+    return Clients(client(region, ATTEMPTS), client(region, 2, HASTY_CONNECT_S, HASTY_READ_S))
 
 
 def code_of(error: ClientError) -> str:
@@ -244,5 +259,5 @@ def told(address: S3Address) -> Iterator[None]:
                 f"{where} did not do {error.operation_name} ({code}), asked several times: try again later"
             )
         raise StorageError(reason) from error
-    except (BotoCoreError, boto3.exceptions.Boto3Error) as error:
+    except (BotoCoreError, boto3.exceptions.Boto3Error, ConnectionError, TimeoutError) as error:
         raise StorageError(f"{where} answers badly ({type(error).__name__}): try again later") from error
