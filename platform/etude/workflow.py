@@ -27,7 +27,7 @@ from etude.experiments.library import LibraryExperiment, prepare_job, prepared_r
 from etude.export.publish import Published, publish
 from etude.export.release import Release
 from etude.licences import require_licences
-from etude.services.session import connect, open_tracking
+from etude.services.session import authenticate, connect, open_tracking
 from etude.sources.captions import OpenAICaptions
 from etude.storage.files import Files
 from etude.storage.lock import held
@@ -140,6 +140,7 @@ def train_and_publish_each(
                 f"the run {name} has learned nothing yet: train it first, or give jobs/export.py the folder "
                 "of another"
             )
+    authenticate(first.home)
     with ExitStack() as alone:
         for name, folder in zip(names, folders, strict=True) if learn else ():
             alone.enter_context(held(folder, f"the run {name}"))

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import boto3
-from moto.server import ThreadedMotoServer
 
 from tests.support.faults import FaultProxy
 from tests.support.serving import in_thread
@@ -37,6 +36,8 @@ def address(port: int, path: str) -> str:
 @contextmanager
 def s3_server() -> Iterator[int]:
     """The port of a server that has one bucket."""
+    from moto.server import ThreadedMotoServer  # slow to import: only who uses it waits for it
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
