@@ -21,6 +21,7 @@ from etude.export.rebuild import find_checkpoint, rebuild
 from etude.export.release import export_checkpoint
 from etude.export.text import TextRelease
 from etude.inference.nearest import check_query, hear, nearest_queries, nearest_tracks
+from etude.storage.files import split
 from etude.tracking.git import git_commit
 
 
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run")
+    parser.add_argument("checkpoint", help="a checkpoint, or the folder of a run; both may be on s3://")
     parser.add_argument("--out", type=Path, help="folder for the files; without one, a folder below home")
     parser.add_argument("--int8", action="store_true", help="offer an 8-bit form of an audio student")
     parser.add_argument("--test", metavar="FILE_OR_TEXT", help="show what is nearest to it")
@@ -46,7 +47,8 @@ def main(argv: list[str]) -> int:
         check_query(chosen.test, text)
     heard = hear(Path(chosen.test), audio) if audio and chosen.test is not None else None
     settings = release.study.settings
-    made = settings.home / "exports" / settings.system / f"{checkpoint.parent.name}-{checkpoint.stem}"
+    run, name = split(checkpoint)
+    made = settings.home / "exports" / settings.system / f"{run.name}-{name.removesuffix('.pt')}"
     folder = (chosen.out or made).expanduser().absolute()
     exported = export_checkpoint(release, checkpoint, folder, git_commit())
     say(exported.describe())

@@ -11,7 +11,6 @@ jobs/train_audio.py, train_text.py and train_music_text.py with --training.start
 
 import argparse
 import sys
-from pathlib import Path
 
 from etude.cli import guarded, say
 from etude.config import load
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[first],
         allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument("paths", nargs="*", type=Path, help="checkpoints, runs, or folders of runs")
+    parser.add_argument("paths", nargs="*", help="checkpoints, runs, or folders of runs; s3:// too")
     parser.add_argument("--columns", default="", help="figures to show instead of the usual, with commas")
     parser.add_argument("--config-of", action="store_true", help="print a checkpoint's configuration")
     chosen = parser.parse_intermixed_args(argv)  # options may come before the paths

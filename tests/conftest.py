@@ -4,9 +4,11 @@ import os
 import secrets
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
+from types import SimpleNamespace
 
 # Ray reads its authentication when it is imported, and a head that someone runs here must not be joined.
 _token = Path(tempfile.mkdtemp(prefix="etude-test-")) / "token"
@@ -22,6 +24,7 @@ for _name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
 # What a shell runs in the background ignores Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import botocore.endpoint
 import midirenderer
 import pytest
 import ray
@@ -33,6 +36,7 @@ from etude.experiments.audio import AudioExperiment
 from etude.experiments.library import prepare_job
 from etude.services import daemon
 from etude.services.local import mlflow_server
+from tests.support.s3_server import ENVIRONMENT, s3_server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -94,3 +98,26 @@ def demo(home: Path, ray_session: None) -> AudioExperiment:
     report = prepare(prepare_job(settings), lambda done, total, seconds: None)
     assert report.prepared == 9, report
     return settings
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """The port of a real server of the S3 protocol with one bucket; credentials are in the environment."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in ENVIRONMENT.items():
+            patched.setenv(name, value)
+        with s3_server() as port:
+            yield port
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses of boto3 before it asks S3 again, which are told here and made short."""
+    slept: list[float] = []
+
+    def short(seconds: float) -> None:
+        slept.append(seconds)
+        time.sleep(0.005)
+
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=short))
+    return slept

@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class StorageError(UserError, OSError):
+    """Storage that cannot be reached, or that refuses: the message is a sentence for the user."""
+
+
 class BadAudio(ValueError):  # noqa: N818
     """One track's bytes are at fault: the track goes to quarantine with this message as its reason.
 

@@ -1,13 +1,14 @@
 """Runs as their checkpoints tell of them: figures by epoch, configurations, costs."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from etude.errors import UserError
 from etude.experiments.base import Experiment
+from etude.storage.files import split
 from etude.training.checkpoint import State, load_checkpoint, load_latest
 
 USUAL = (
@@ -16,7 +17,7 @@ USUAL = (
 )  # fmt: skip
 
 
-def runs_report(paths: Sequence[Path], columns: Sequence[str] = ()) -> str:
+def runs_report(paths: Sequence[str | Path], columns: Sequence[str] = ()) -> str:
     """A table of every epoch of every run below the paths, beginning with the run's name.
 
     Raises UserError if there is no run, or a figure that no epoch has.
@@ -28,7 +29,7 @@ def runs_report(paths: Sequence[Path], columns: Sequence[str] = ()) -> str:
     return "\n\n".join(_table(folder, state, columns) for folder, state in found)
 
 
-def made_with(paths: Sequence[Path]) -> str:
+def made_with(paths: Sequence[str | Path]) -> str:
     """The configuration in a checkpoint, as YAML. Raises UserError if it holds none."""
     found = [one for path in paths for one in _runs(path)]
     if len(found) != 1:
@@ -49,20 +50,24 @@ def cost_report(settings: Experiment) -> str:
     )
 
 
-def _runs(path: Path) -> Iterator[tuple[Path, State]]:
+def _runs(path: str | Path) -> Iterator[tuple[str, State]]:
     """A checkpoint itself, or each run's folder below a path with its newest checkpoint that can be read."""
-    if path.is_file():
-        yield path, load_checkpoint(path)
+    around, name = split(path)
+    if around.exists(name):
+        yield around.address(name), load_checkpoint(path)
         return
-    if not path.exists():
-        raise UserError(f"there is no {path}: give a checkpoint, a run, or a folder of runs")
-    for folder in sorted({file.parent for file in path.rglob("epoch-*.pt")}):
+    below = around.at(name)
+    found = below.list("", "")
+    if not found and not (below.local and Path(below.root).is_dir()):
+        raise UserError(f"there is no {below}: give a checkpoint, a run, or a folder of runs")
+    files = [below.address(file) for file in found if PurePosixPath(file).match("epoch-*.pt")]
+    for folder in sorted({split(file)[0].root for file in files}):
         state = load_latest(folder)
         if state is not None:
             yield folder, state
 
 
-def _table(folder: Path, state: State, columns: Sequence[str]) -> str:
+def _table(folder: str, state: State, columns: Sequence[str]) -> str:
     history: list[dict[str, Any]] | None = state.get("history")
     if not history:
         raise UserError(f"{folder} holds no epochs, so it is no checkpoint of a run: choose another")

@@ -1,5 +1,6 @@
 """PyTorch files as data: whatever code one holds is not executed."""
 
+import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +18,19 @@ NUMBERS: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def read_torch_file(path: Path, what: str, mend: str, allowed: Sequence[Any] = ()) -> Any:
-    """Tensors and plain values of a file, on the CPU; `allowed` are harmless types that may be among them.
+def read_torch_file(
+    path: Path | str, what: str, mend: str, allowed: Sequence[Any] = (), content: bytes | None = None
+) -> Any:
+    """Tensors and plain values of a file, on the CPU; `allowed` are harmless types that may be among them,
+    `content` is what the file holds if it was read already.
 
     Raises UserError if the file is missing, damaged or holds code: `what` names it, `mend` says what to do.
     """
     try:
         with torch.serialization.safe_globals(list(allowed)):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(
+                path if content is None else io.BytesIO(content), map_location="cpu", weights_only=True
+            )
     except OSError as error:
         raise UserError(f"cannot read {what} {path} ({error.strerror or error}): {mend}") from error
     except pickle.UnpicklingError as error:

@@ -6,6 +6,7 @@ train_and_publish(load(TrainAudio, argv), AudioExperiment, AudioRelease)
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from etude.data.plan import Plan, plan
 from etude.data.prepare import prepare
 from etude.data.similar import similar_tracks
 from etude.errors import UserError
-from etude.experiments.base import Experiment, TrackingConfig, fingerprint, part
+from etude.experiments.base import Experiment, Study, TrackingConfig, fingerprint, part
 from etude.experiments.captioned import CaptionedExperiment
 from etude.experiments.library import LibraryExperiment, prepare_job, prepared_rows
 from etude.export.publish import Published, publish
 from etude.export.release import Release
 from etude.licences import require_licences
-from etude.services.session import connect, open_tracking
+from etude.services.session import authenticate, connect, open_tracking
 from etude.sources.captions import OpenAICaptions
+from etude.storage.files import Files
+from etude.storage.lock import held
 from etude.summary import caption_summary, prepare_summary, student_summary
 from etude.tracking.git import git_commit
 from etude.training.ray_train import Run, WorkersConfig, train_on_workers
@@ -130,13 +133,30 @@ def train_and_publish_each(
     studies = [experiment.open() for experiment in experiments]
     first, workers = experiments[0], each[0].workers
     names = [f"{one.run}-{fingerprint(study)}" for one, study in zip(each, studies, strict=True)]
-    folders = [first.home / "runs" / name for name in names]
+    folders = [first.place.at(f"runs/{name}") for name in names]
     for name, folder in zip(names, folders, strict=True):
-        if not learn and not (folder / "best.pt").exists():
+        if not learn and not folder.exists("best.pt"):
             raise UserError(
                 f"the run {name} has learned nothing yet: train it first, or give jobs/export.py the folder "
                 "of another"
             )
+    authenticate(first.home)
+    with ExitStack() as alone:
+        for name, folder in zip(names, folders, strict=True) if learn else ():
+            alone.enter_context(held(folder, f"the run {name}"))
+        yield from _train_and_publish(experiments, studies, names, folders, workers, release, learn)
+
+
+def _train_and_publish(
+    experiments: Sequence[Experiment],
+    studies: Sequence[Study],
+    names: Sequence[str],
+    folders: Sequence[Files],
+    workers: WorkersConfig,
+    release: ReleaseOf,
+    learn: bool,
+) -> Iterator[Published]:
+    first = experiments[0]
     say(f"Ray dashboard: {connect(first.home)}")
     tracking = open_tracking(first)
     tags = {"git_commit": git_commit(), "etude.kind": "train"}

@@ -12,10 +12,12 @@ import pytest
 from etude.audio.recipe import FeatureRecipe
 from etude.data import store as store_module
 from etude.data.catalogue import track_of
-from etude.data.files import Files
 from etude.data.store import FORMAT, Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
 from etude.sources.base import Track
+from etude.storage.cache import DiskCache
+from etude.storage.files import Files
+from tests.support.s3_server import address, s3_faults
 
 PART = "features/abc"
 
@@ -152,19 +154,23 @@ def test_writers_and_compactions_at_once_lose_nothing(
     assert len(Store(tmp_path).committed(PART)) == 160
 
 
-def test_what_pyarrow_alone_writes_is_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on an object store: no rename, no memory map, many files under way at once."""
+def test_a_store_on_s3_is_read_the_same_through_its_cache(
+    s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "COMPACT_RECORDS", 20)
-    store = Store(tmp_path)
-    store._files.local = False
-    names = [f"{number}" for number in range(30)]
-    for name in names:
-        store.write_shard(PART, rows(name))
-    assert store.compact(PART)
-    where = store.committed(PART)
-    assert set(where) == set(names)
-    assert store.read_shard(PART, where["7"])["track_id"].to_pylist() == ["7"]
-    assert store.free_bytes() is None
+    with s3_faults(s3_port) as proxy:
+        store = Store(address(proxy.port, "store"), DiskCache(tmp_path, 10**6))
+        names = [f"{number}" for number in range(30)]
+        for name in names:
+            store.write_shard(PART, rows(name))
+        assert store.compact(PART)
+        where = store.committed(PART)
+        assert set(where) == set(names)
+        proxy.requests.clear()
+        for _ in range(3):
+            assert store.read_shard(PART, where["7"])["track_id"].to_pylist() == ["7"]
+        assert proxy.requests["GET"] == 1
+        assert store.free_bytes() is None
 
 
 def test_opening_writes_nothing_and_the_first_write_marks_the_format(tmp_path: Path) -> None:

@@ -19,12 +19,14 @@ from etude.data.sampling import SamplingConfig, TrainingSegments
 from etude.errors import UserError
 from etude.objectives.distillation import DistillationWeights, ObjectiveConfig
 from etude.objectives.strategies import Strategy
+from etude.storage.files import Files, Place, split
 from etude.students import StudentConfig
 from etude.systems.student_clap import StudentClap
 from etude.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
 from etude.training.loop import train
 from etude.training.plan import TrainingConfig
 from tests.support.library import DIM, made_up_splits
+from tests.support.s3_server import address, s3_faults
 
 CONFIG = TrainingConfig(epochs=3, stage2_epochs=2, batch_size=4, learning_rate=3e-3, warmup_epochs=0.5)
 IDENTITY = {"recipe": "r"}
@@ -74,15 +76,16 @@ def system(strategy: Strategy = "segments") -> StudentClap:
 
 def run(
     data: Library,
-    folder: Path,
+    folder: Place,
     config: TrainingConfig = CONFIG,
     stop_after: int = 99,
     chosen: StudentClap | None = None,
 ) -> list[dict[str, float]]:
     reports: list[dict[str, float]] = []
 
-    def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
-        assert checkpoint.exists()
+    def report(metrics: Mapping[str, float], checkpoint: str) -> None:
+        files, name = split(checkpoint)
+        assert files.exists(name)
         reports.append({k: v for k, v in metrics.items() if not k.startswith("seconds") and k != "at_ms"})
         if metrics["epoch"] == stop_after:
             raise Stopped
@@ -259,6 +262,24 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     newest.write_bytes(newest.read_bytes()[:1000])
     assert same(run(data, tmp_path), whole[2:])
     assert "falling back" in caplog.text
+
+
+def test_on_s3_a_run_resumes_as_in_a_folder_through_faults(
+    data: Library, whole: list[dict[str, float]], s3_port: int, pauses: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Some requests are refused, cut off or done without an answer; then the last checkpoint is cut short."""
+    with s3_faults(s3_port, seed=1) as proxy:
+        files = Files(address(proxy.port, "training/run"))
+        proxy.share = 0.2
+        first = run(data, files, stop_after=3)
+        newest = files.read("epoch-0003.pt")
+        assert newest is not None
+        files.write("epoch-0003.pt", newest[:1000])
+        assert same([*first[:2], *run(data, files)], whole)
+        assert "falling back" in caplog.text
+        assert proxy.counts.total() > 3, proxy.counts
+        assert set(files.list("", "")) == {"best.pt", "epoch-0004.pt", "epoch-0005.pt"}
 
 
 def test_what_was_reported_to_nobody_is_reported_again(data: Library, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from mlflow.tracking import MlflowClient
 
 from etude.errors import UserError
 from etude.experiments.audio import AudioExperiment
+from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_checkpoint
 from etude.training.loop import train
@@ -24,7 +25,7 @@ def settings(demo: AudioExperiment) -> AudioExperiment:
     return AudioExperiment(**demo.model_dump() | small)
 
 
-def losses(path: Path) -> list[float]:
+def losses(path: str | Path) -> list[float]:
     return [epoch["train/loss"] for epoch in load_checkpoint(path)["history"]]
 
 
@@ -32,9 +33,9 @@ def through_ray(
     settings: AudioExperiment, workers: int, folder: Path, uri: str, name: str
 ) -> tuple[list[float], str]:
     tracking = Tracking(uri, "ray-train-tests")
-    run = Run(settings, folder, tracking.run(name, name))
+    run = Run(settings, Files(folder), tracking.run(name, name))
     train_on_workers([run], WorkersConfig(workers=workers), tracking)
-    assert run.best.exists()
+    assert run.folder.exists("best.pt")
     return losses(folder / "epoch-0002.pt"), run.run_id
 
 
@@ -60,13 +61,13 @@ def test_one_worker_gives_the_plain_loops_losses(
     """Two students, one after the other on the same worker, are each the one that the loop makes alone."""
     tracking = Tracking(mlflow_uri, "ray-train-tests")
     runs = [
-        Run(one, tmp_path / f"ray-{one.seed}", tracking.run(f"one-{one.seed}", "one"))
+        Run(one, Files(tmp_path / f"ray-{one.seed}"), tracking.run(f"one-{one.seed}", "one"))
         for one in (settings, settings.model_copy(update={"seed": 1}))
     ]
     train_on_workers(runs, WorkersConfig(workers=1), tracking)
     for run in runs:
         plain = in_plain_loop(run.settings, tmp_path / f"plain-{run.settings.seed}")
-        assert losses(run.folder / "epoch-0002.pt") == pytest.approx(plain, rel=1e-5)
+        assert losses(run.folder.address("epoch-0002.pt")) == pytest.approx(plain, rel=1e-5)
         history = MlflowClient(mlflow_uri).get_metric_history(run.run_id, "train/loss")
         assert [point.step for point in history] == [1, 2]
 
@@ -84,4 +85,4 @@ def test_what_cannot_be_shared_is_refused(settings: AudioExperiment, mlflow_uri:
         (4, "4 workers .* do not fit, the cluster has room for 2"),
     ):
         with pytest.raises(UserError, match=said):
-            train_on_workers([Run(settings, tmp_path, "y")], WorkersConfig(workers=workers), tracking)
+            train_on_workers([Run(settings, Files(tmp_path), "y")], WorkersConfig(workers=workers), tracking)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from etude.experiments.emotion import EmotionExperiment
+from etude.storage.files import Files, split
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_checkpoint, load_latest
 from etude.training.loop import train
@@ -48,12 +49,12 @@ def test_sweep_and_plain_training_reach_the_same_figure(
             system, study, settings.training, seed=settings.seed, folder=folder,
             report=lambda metrics, path: None, identity=study.identity(),
         )  # fmt: skip
-    run = Run(settings, tmp_path / "ray", tracking.run("ray-train", "ray-train"))
+    run = Run(settings, Files(tmp_path / "ray"), tracking.run("ray-train", "ray-train"))
     train_on_workers([run], WorkersConfig(workers=1), tracking)
 
     plain = history(folder)
     assert max(epoch["score"] for epoch in plain) == pytest.approx(result.winner.score, abs=1e-6)
-    for other in (result.checkpoint(result.winner).parent, run.folder):
+    for other in (split(result.checkpoint(result.winner))[0], run.folder):
         for one, two in zip(plain, history(other), strict=True):
             assert one == pytest.approx(two, abs=1e-5)
     assert load_checkpoint(run.best)["epoch"] == max(plain, key=lambda epoch: epoch["score"])["epoch"]

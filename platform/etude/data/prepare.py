@@ -25,7 +25,7 @@ from etude.data.plan import Job, Plan, plan
 from etude.data.ray_data import STILL_S, cluster, prepare_context, rows_of
 from etude.data.recall import recall
 from etude.data.shards import write_rows
-from etude.data.store import Quarantined, Store, targets_part
+from etude.data.store import Quarantined, Store, features_part, targets_part
 from etude.errors import UserError
 from etude.sources import requests_at_a_time
 from etude.sources.base import Track
@@ -69,12 +69,22 @@ def prepare(
     """Prepare what is missing, as `planned` a moment ago. Needs a Ray session, unless nothing is missing.
 
     `progress(done, total, audio_seconds)` is called as shards are committed. Raises UserError if the disk
-    is too small, no track at all is usable, or a stored teacher's vectors changed meanwhile.
+    is too small, another run prepares the same recipe there, no track at all is usable, or a stored teacher's
+    vectors changed meanwhile.
     """
     planned = planned or plan(job)
     store = Store(job.store)
     _check_disk(store, planned)
-    clear_left_behind(job.store)
+    if not planned.todo:
+        return _prepare(job, store, planned, progress)
+    with store.held(features_part(job.recipe)):
+        clear_left_behind(job.store)
+        return _prepare(job, store, planned, progress)
+
+
+def _prepare(
+    job: Job, store: Store, planned: Plan, progress: Callable[[int, int, float], None]
+) -> PrepareReport:
     store.write_catalogue(planned.source_id, planned.catalogue)
     _compact(store, planned)
     for place, tried_again in planned.again.items():

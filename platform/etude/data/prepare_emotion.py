@@ -92,10 +92,20 @@ def prepare_emotion(
 ) -> EmotionReport:
     """Prepare what is missing. Needs a Ray session, unless nothing is.
 
-    Raises UserError if no piece at all is usable.
+    Raises UserError if another run prepares the same, or no piece at all is usable.
     """
     planned = planned or plan_emotion(job)
-    store, part = Store(job.store), job.analysis.part
+    store = Store(job.store)
+    if not planned.missing:
+        return _prepare(job, store, planned, progress)
+    with store.held(job.analysis.part):
+        return _prepare(job, store, planned, progress)
+
+
+def _prepare(
+    job: EmotionJob, store: Store, planned: EmotionPlan, progress: Callable[[int, int], None]
+) -> EmotionReport:
+    part = job.analysis.part
     store.write_catalogue(planned.source_id, [piece.track for piece in planned.pieces])
     found = len(planned.pieces) - len(planned.missing) - len(planned.quarantined)
     report = EmotionReport(len(planned.pieces), found, quarantined=list(planned.quarantined))

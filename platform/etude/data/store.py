@@ -1,4 +1,4 @@
-"""Shards of prepared tracks that readers can trust, on any pyarrow filesystem.
+"""Shards of prepared tracks that readers can trust, in a folder or on S3.
 
     FORMAT                                written before anything else
     tracks/<source>.arrows                the catalogue of each source
@@ -8,6 +8,7 @@
     commits/<part>/<hash>.arrow           the same of many shards, once `compact` has put them together
     quarantine/<recipe>/<track>.json      tracks whose audio is at fault, with the reason
     quarantine/targets/<teacher>/...      tracks of which this teacher can make nothing
+    locks/<part>/lock                     who prepares that part now
 
 A shard is written under a temporary name, flushed, renamed and only then committed, so a reader sees all
 of it or nothing. Its name is a hash of its part and its tracks: writing the same tracks again replaces the
@@ -19,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +31,11 @@ import pyarrow.ipc
 
 from etude.audio.recipe import FeatureRecipe
 from etude.data.catalogue import Catalogue
-from etude.data.files import Files
 from etude.errors import UserError
 from etude.sources.base import Track
+from etude.storage.cache import DiskCache
+from etude.storage.files import Files
+from etude.storage.lock import Lock, held
 
 FORMAT = "2"
 COMPACT_RECORDS = 1000  # so many commit records in files of their own are put together
@@ -64,13 +68,14 @@ def targets_part(teacher_id: str, recipe: FeatureRecipe) -> str:
 
 
 class Store:
-    """A folder, or any other location that pyarrow knows by its URI, such as `s3://bucket/etude`."""
+    """A folder, or a place on S3, such as `s3://bucket/etude/store`, with a cache for what is read there."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path | Files, cache: DiskCache | None = None) -> None:
         """Writes nothing. Raises UserError if `root` holds a store of another format or cannot be used."""
         self.root = str(root)
+        self._cache = cache
         try:
-            self._files = Files(self.root)
+            self._files = Files(root)
             found = self._files.read("FORMAT")
         except (OSError, ValueError) as error:
             raise UserError(f"cannot use {self.root} as a store: {error}") from error
@@ -144,8 +149,10 @@ class Store:
         return True
 
     def read_shard(self, part: str, name: str) -> pa.Table:
-        """A committed shard's rows; on a local disk memory-mapped, so only what is used is read."""
-        return pyarrow.ipc.open_file(self._files.open(f"{part}/{name}.arrow")).read_all()
+        """A committed shard's rows; in a folder or a cache memory-mapped, so only what is used is read."""
+        path = f"{part}/{name}.arrow"
+        opened = self._files.open(path) if self._cache is None else self._cache.open(self._files, path)
+        return pyarrow.ipc.open_file(opened).read_all()
 
     def parts(self, kind: str) -> list[str]:
         """Committed parts of one kind, `features` or `targets`."""
@@ -181,10 +188,16 @@ class Store:
         """Take tracks out of quarantine."""
         self._files.delete_all(f"quarantine/{place}/{track_id}.json" for track_id in track_ids)
 
+    # -- who writes -----------------------------------------------------------------------------------
+
+    def held(self, part: str) -> AbstractContextManager[Lock]:
+        """Prepare a part alone. Raises UserError if another run does, or if the store can be held no more."""
+        return held(self._files.at(f"locks/{part}"), f"{part} in {self.root}")
+
     # -- files ----------------------------------------------------------------------------------------
 
     def free_bytes(self) -> int | None:
-        """Room left on a local disk, None elsewhere."""
+        """Room left on a disk, None on S3."""
         return self._files.free_bytes()
 
     def _write(self, path: str, data: bytes | pa.Buffer) -> None:

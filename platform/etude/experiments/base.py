@@ -11,6 +11,10 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from etude.config import Section, Settings, default_home, mask, without_secrets
+from etude.data.store import Store
+from etude.errors import UserError
+from etude.storage.cache import DiskCache
+from etude.storage.files import Files, normalised
 from etude.students.cost import Cost
 from etude.systems.base import System, TrainingData
 from etude.training.plan import TrainingConfig
@@ -36,11 +40,21 @@ class Experiment(Settings):
     """The keys that every experiment has."""
 
     system: ClassVar[str]  # names the experiment in MLflow: etude-<system>
-    shared: ClassVar[frozenset[str]] = frozenset({"home", "tracking"})  # what trials of a sweep must share
+    shared: ClassVar[frozenset[str]] = frozenset(
+        {"home", "storage", "storage_cache_gb", "tracking"}
+    )  # what trials of a sweep must share
     shaping: ClassVar[frozenset[str]] = frozenset({"seed", "training"})  # what a trained student depends on
     judged_by: ClassVar[str] = "skill"  # the figure that is `Figures.score`
 
     home: Path = Field(default_factory=default_home, description="where all that is made lies")
+    storage: str | None = Field(
+        None,
+        description="where prepared data, checkpoints and sweeps lie instead: a folder that all nodes of a "
+        "cluster share, or s3://bucket/folder",
+    )
+    storage_cache_gb: float = Field(
+        50.0, ge=0, description="room below home for data that was read from s3://"
+    )
     seed: int = Field(0, ge=0, lt=2**29, description="of weights, order and every change of the data")
     training: TrainingConfig = TrainingConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -49,6 +63,25 @@ class Experiment(Settings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()  # workers run in folders of their own
+
+    @field_validator("storage")
+    @classmethod
+    def _place(cls, storage: str | None) -> str | None:
+        return None if storage is None else normalised(storage)
+
+    @property
+    def place(self) -> Files:
+        """The storage, or home. Raises UserError if it cannot be used."""
+        try:
+            return Files(self.storage or self.home)
+        except OSError as error:
+            raise UserError(f"cannot use {self.storage or self.home} as storage: {error}") from error
+
+    @property
+    def store(self) -> Store:
+        """Where what is prepared lies."""
+        cache = DiskCache(self.cache / "shards", self.storage_cache_gb * 1e9)
+        return Store(self.place.at("store"), cache)
 
     @property
     def published_as(self) -> str:

@@ -18,7 +18,6 @@ from etude.data.emotion_examples import (
     examples_of,
 )
 from etude.data.split import SplitConfig, SplitName, split
-from etude.data.store import Store
 from etude.emotion.models import MODELS, Model
 from etude.experiments.base import Experiment
 from etude.objectives.emotion import EmotionObjective
@@ -70,11 +69,6 @@ class EmotionExperiment(Experiment):
         if isinstance(given, dict) and given.get("name", "demo") == "demo":
             data = data | {"source": _demo().model_dump() | given}
         return data
-
-    @property
-    def store(self) -> Store:
-        """Where what is prepared lies."""
-        return Store(self.home / "store")
 
     @property
     def source_id(self) -> str:

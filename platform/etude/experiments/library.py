@@ -10,7 +10,6 @@ from etude.audio.recipe import FeatureRecipe
 from etude.data.batches import TrackRow, open_splits
 from etude.data.plan import Job, PrepareConfig
 from etude.data.split import SplitConfig
-from etude.data.store import Store
 from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.sources import AudioMuseConfig, DemoConfig, SourceConfig, Track, build_source
@@ -49,11 +48,6 @@ class LibraryExperiment(Experiment):
     def teachers(self) -> tuple[TeacherConfig, ...]:
         """All that hear, the one that a student learns from first."""
         return (self.teacher, *self.prepare.also)
-
-    @property
-    def store(self) -> Store:
-        """Where what is prepared lies."""
-        return Store(self.home / "store")
 
     def pinned(self) -> Self:
         """The settings with the very vectors that stored teachers have now.

@@ -1,7 +1,5 @@
 """The whole configuration of a music-text experiment (seed 1), and what is built from it."""
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,14 +94,19 @@ class MusicTextExperiment(CaptionedExperiment):
         """
         pinned = super().pinned()
         file = pinned.tokenizer or pinned._learn_tokens()
-        moved = pinned._tokenizers / file.name  # where a learned one lies if home has another place now
-        if not file.exists() and moved.exists():
-            file = moved
+        if file.exists() and pinned.storage:  # workers on other nodes do not see this machine's files
+            file = pinned._keep(load_tokenizer(file, pinned.text.max_tokens))
+        elif not file.exists() and pinned.place.exists(f"tokenizers/{file.name}"):
+            file = pinned._kept(file.name)  # a learned one, and home or storage has another place now
         return pinned.model_copy(update={"tokenizer": file})
 
     def tokens(self) -> Tokens:
         """The text encoder's tokenizer. Raises UserError if its file cannot be read."""
         assert self.tokenizer, "pinned settings name a tokenizer"
+        if not self.tokenizer.exists():
+            content = self.place.read(f"tokenizers/{self.tokenizer.name}")
+            if content is not None:
+                return Tokens(content, self.text.max_tokens)
         return load_tokenizer(self.tokenizer, self.text.max_tokens)
 
     def cost(self, state: Mapping[str, Tensor] | None = None) -> Cost:
@@ -126,24 +129,25 @@ class MusicTextExperiment(CaptionedExperiment):
         captioned = add_captions(splits, captions, self.tokens(), cached)
         return MusicTextStudy(self, teachers, reader, captioned)
 
-    @property
-    def _tokenizers(self) -> Path:
-        return self.home / "tokenizers"
-
     def _learn_tokens(self) -> Path:
-        """Learn a tokenizer from the captions of the training set, and keep it below home by its contents."""
+        """Learn a tokenizer from the captions of the training set, and keep it in storage."""
         splits, captions = self.captioned_splits()
         content = train_tokenizer(
             [text for row in splits.train for text in captions[row.track.id]], self.learned_tokenizer
         )
-        path = self._tokenizers / f"{Tokens(content, self.text.max_tokens).id}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(temporary, path)
-        return path
+        return self._keep(Tokens(content, self.text.max_tokens))
+
+    def _keep(self, tokens: Tokens) -> Path:
+        """Put a tokenizer into storage, named by its contents."""
+        name, place = f"{tokens.id}.json", self.place.at("tokenizers")
+        if not place.exists(name):
+            place.write(name, tokens.content)
+        return self._kept(name)
+
+    def _kept(self, name: str) -> Path:
+        """The path that stands for a tokenizer in storage; of one on S3 it is no file, and `tokens` asks."""
+        place = self.place.at("tokenizers")
+        return Path(place.address(name)) if place.local else self.home / "tokenizers" / name
 
 
 @dataclass(frozen=True)

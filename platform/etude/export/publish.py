@@ -33,7 +33,7 @@ class Published:
 
 def publish(
     release: Release,
-    checkpoint: Path,
+    checkpoint: str | Path,
     tracking: Tracking,
     run_id: str,
     folder: Path,

@@ -25,6 +25,7 @@ from etude.export.music_text import MusicTextRelease
 from etude.export.release import Release
 from etude.export.text import TextRelease
 from etude.export.text_projection import TextProjectionRelease
+from etude.storage.files import split
 from etude.training.checkpoint import State, load_checkpoint
 
 E = TypeVar("E", bound=Experiment)
@@ -38,16 +39,16 @@ SYSTEMS: dict[str, tuple[type[Experiment], Callable[[Any], Release]]] = {
 log = logging.getLogger(__name__)
 
 
-def find_checkpoint(path: Path) -> Path:
-    """A checkpoint, or the best one of a run's folder. Raises UserError if there is none."""
-    file = path.expanduser().absolute()
-    file = file / "best.pt" if file.is_dir() else file
-    if not file.is_file():
-        raise UserError(f"there is no {file}: give a checkpoint, or the folder of a run")
-    return file
+def find_checkpoint(path: str | Path) -> str:
+    """A checkpoint, or the best one of a run's folder, by its address. Raises UserError if there is none."""
+    around, name = split(path)
+    for files, file in ((around, name), (around.at(name), "best.pt")):
+        if files.exists(file):
+            return files.address(file)
+    raise UserError(f"there is no {around.address(name)}: give a checkpoint, or the folder of a run")
 
 
-def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> Release:
+def rebuild(checkpoint: str | Path, options: Sequence[str] = ()) -> Release:
     """Open the experiment of a checkpoint; `options` (`--home`, `--config`...) are laid on its configuration.
 
     Raises UserError if the checkpoint is damaged, holds code, does not say what made it, or was made with
@@ -79,7 +80,7 @@ def rebuild(checkpoint: Path, options: Sequence[str] = ()) -> Release:
     return release(study)
 
 
-def _read(checkpoint: Path) -> State:
+def _read(checkpoint: str | Path) -> State:
     try:
         return load_checkpoint(checkpoint)
     except UserError as error:
@@ -100,7 +101,7 @@ def _load(kind: type[E], config: Mapping[str, Any], options: Sequence[str]) -> E
         return load(kind, ["--config", str(file), *options])
 
 
-def _check(checkpoint: Path, identity: Mapping[str, str], study: Study) -> None:
+def _check(checkpoint: str | Path, identity: Mapping[str, str], study: Study) -> None:
     for key, here in study.identity().items():
         made_with = identity.get(key)
         if made_with == here:

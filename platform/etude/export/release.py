@@ -92,7 +92,7 @@ def weights_id(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def export_checkpoint(release: Release, checkpoint: Path, folder: Path, git_commit: str) -> Exported:
+def export_checkpoint(release: Release, checkpoint: str | Path, folder: Path, git_commit: str) -> Exported:
     """Evaluate the checkpoint on the test set and export it, with its card and its configuration beside it.
 
     Raises UserError if the files do not agree with PyTorch; none is in the folder then.

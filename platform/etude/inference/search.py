@@ -29,7 +29,10 @@ from etude.sources import (
     build_source,
 )
 from etude.sources.base import Source, Track
+from etude.storage.cache import DiskCache
+from etude.storage.files import Files
 
+SHARDS_BYTES = 50e9  # of a library on S3 that is kept beside
 Found = list[tuple[Track, float]]  # with their cosines, best first
 
 
@@ -99,7 +102,9 @@ def open_search(settings: Search, progress: Callable[[int, int, float], None]) -
     if isinstance(reader, Projection):
         tracks, vectors_ND = reader.library(source)
     else:
-        rows = open_features(Store(settings.home / "store"), source.id, reader.recipe)
+        place = Files(settings.storage or settings.home)
+        store = Store(place.at("store"), DiskCache(cache / "shards", SHARDS_BYTES))
+        rows = open_features(store, source.id, reader.recipe)
         tracks, vectors_ND = [row.track for row in rows], reader.tracks(rows, cache / "nearest", progress)
     folder = cache / "search" / f"{source.id}-{reader.hash}"
     index: TrackIndex

@@ -40,6 +40,7 @@ class Search(Settings):
 
     query: CliPositionalArg[str] = Field("", description='how the music sounds, in quotes: "slow piano"')
     home: Path = Field(default_factory=default_home, description="where all that is made lies")
+    storage: str | None = Field(None, description="where prepared data lies, if not below home; s3:// too")
     source: SourceConfig = Field(DemoConfig(), discriminator="name")
     model: Path | None = Field(
         None,
@@ -79,7 +80,9 @@ class Search(Settings):
         model = Path(model).expanduser()
         beside = (model if model.is_dir() else model.parent) / "config.yaml"
         made_with = read_yaml(beside) if beside.is_file() else {}
-        kept: dict[str, Any] = {key: made_with[key] for key in ("home", "source") if key in made_with}
+        kept: dict[str, Any] = {
+            key: made_with[key] for key in ("home", "storage", "source") if key in made_with
+        }
         if _kind(data.get("source")) not in (None, _kind(kept.get("source"))):
             kept.pop("source", None)  # another kind of library has none of its keys
         return merge(kept, data) | {"model": model}

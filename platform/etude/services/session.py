@@ -16,17 +16,24 @@ from etude.services.local import mlflow_server, ray_environment
 from etude.tracking.mlflow import Tracking
 
 
+def authenticate(home: Path) -> None:
+    """Outside a submitted job, set authentication by this home's token explicitly.
+
+    Ray reads that when it is imported, so the process starts itself anew with it set: hold nothing yet.
+    """
+    if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **ray_environment(home)})
+
+
 def connect(home: Path) -> str:
     """Join the cluster this job was submitted to, this home's head, or one that ends with the process.
 
-    Outside a submitted job, authentication by this home's token is set explicitly. Ray reads that when it is
-    imported, so the process starts itself anew with it set. Returns the dashboard's address. Raises UserError
-    within seconds if the head that RAY_ADDRESS names cannot be used.
+    Authenticates first. Returns the dashboard's address. Raises UserError within seconds if the head that
+    RAY_ADDRESS names cannot be used.
     """
+    authenticate(home)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if "RAY_ADDRESS" not in os.environ:
-        if "RAY_AUTH_MODE" not in os.environ:
-            os.execve(sys.executable, sys.orig_argv, {**os.environ, **ray_environment(home)})
         head = daemon.find(home / "services", "ray")
         if head:
             options["address"] = f"127.0.0.1:{head.ports[0]}"

@@ -25,7 +25,7 @@ from yarl import URL
 
 from etude.config import Section
 from etude.errors import BadAudio, OutOfReach, UserError
-from etude.sources.audio_cache import AudioCache
+from etude.storage.cache import DiskCache
 
 MAX_BYTES = 2 << 30  # a file is held whole in memory; two hours of 24-bit stereo at 96 kHz are 4 GB
 MAX_JSON_BYTES = 64 << 20
@@ -140,7 +140,7 @@ class Downloader:
         self._headers = dict(headers)
         self._sign = sign
         kept = cache is not None and config.cache_gb > 0
-        self._cache = AudioCache(cache / "audio", int(config.cache_gb * 1e9)) if cache and kept else None
+        self._cache = DiskCache(cache / "audio", config.cache_gb * 1e9) if cache and kept else None
         self._open: WeakKeyDictionary[
             asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, asyncio.Semaphore]
         ] = WeakKeyDictionary()

@@ -1,20 +1,20 @@
 """Checkpoints that are whole or absent, and that load without running any code they hold.
 
-A folder keeps the newest two, `epoch-0007.pt` and the one before, `best.pt` by the score, and `best_loss.pt`
-where a system tells its loss on the validation set. Each is a torch archive of tensors and plain values, read
-with `weights_only`.
+A run's folder, which may be on S3, keeps the newest two, `epoch-0007.pt` and the one before, `best.pt` by the
+score, and `best_loss.pt` where a system tells its loss on the validation set. Each is a torch archive of
+tensors and plain values, read with `weights_only`.
 """
 
+import io
 import logging
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from etude.errors import UserError
+from etude.errors import StorageError, UserError
+from etude.storage.files import Files, Place, split
 from etude.torch_file import read_torch_file
 
 KEEP = 2
@@ -22,27 +22,43 @@ State = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-def save_checkpoint(folder: Path, epoch: int, state: State, *, best: Sequence[str] = ()) -> Path:
-    """Write the checkpoint after `epoch` finished epochs, and under the names `best`; only two stay."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"epoch-{epoch:04d}.pt"
-    for name in best:  # first: an epoch whose checkpoint is there is not done again, so its best must be too
-        _write(folder / f"{name}.pt", state)
-    _write(path, state)
-    for old in newest_first(folder)[KEEP:]:
-        old.unlink()
-    return path
+def checkpoint_name(epoch: int) -> str:
+    """What the checkpoint after so many finished epochs is called."""
+    return f"epoch-{epoch:04d}.pt"
 
 
-def load_checkpoint(path: Path) -> State:
+def save_checkpoint(folder: Place, epoch: int, state: State, *, best: Sequence[str] = ()) -> str:
+    """Write the checkpoint after `epoch` finished epochs, and under the names `best`; only two stay.
+
+    Returns where it is.
+    """
+    files = Files(folder)
+    sink = io.BytesIO()
+    torch.save(state, sink)
+    # The best first: an epoch whose checkpoint is there is not done again, so its best must be too.
+    for name in (*(f"{name}.pt" for name in best), checkpoint_name(epoch)):
+        files.write(name, sink.getbuffer())
+    files.delete_all(newest_first(files)[KEEP:])
+    return files.address(checkpoint_name(epoch))
+
+
+def load_checkpoint(path: str | Path) -> State:
     """Read one checkpoint. Raises UserError if it is damaged."""
-    state = read_torch_file(path, "the checkpoint", "choose another, or train again")
+    mend = "choose another, or train again"
+    try:
+        files, name = split(path)
+        content = files.read(name)
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path} ({error.strerror or error}): {mend}") from error
+    if content is None:
+        raise UserError(f"cannot read the checkpoint {path} (No such file or directory): {mend}")
+    state = read_torch_file(path, "the checkpoint", mend, content=content)
     if not isinstance(state, dict):
         raise UserError(f"{path} is no checkpoint of a run: choose another")
     return state
 
 
-def load_run(path: Path) -> State:
+def load_run(path: str | Path) -> State:
     """Read a checkpoint to go on from. Raises UserError if it is damaged, or no run's."""
     state = load_checkpoint(path)
     if missing := sorted({"identity", "model", "optimizer", "history"} - state.keys()):
@@ -52,11 +68,14 @@ def load_run(path: Path) -> State:
     return state
 
 
-def load_latest(folder: Path) -> State | None:
+def load_latest(folder: Place) -> State | None:
     """The newest checkpoint that can be read, None if there is none; a damaged one is passed over, aloud."""
-    for path in newest_first(folder):
+    files = Files(folder)
+    for name in newest_first(files):
         try:
-            return load_checkpoint(path)
+            return load_checkpoint(files.address(name))
+        except StorageError:
+            raise  # what cannot be reached is not damaged
         except UserError as error:
             log.warning("%s; falling back to the one before", error)
     return None
@@ -68,17 +87,7 @@ def own_history(state: State) -> list[dict[str, float]]:
     return history[state["began"] :]
 
 
-def newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
-
-
-def _write(path: Path, state: State) -> None:
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def newest_first(files: Files) -> list[str]:
+    """The names of a run's checkpoints of epochs."""
+    found = [path for path in files.list("", ".pt") if path.startswith("epoch-") and "/" not in path]
+    return sorted(found, key=lambda name: (len(name), name), reverse=True)

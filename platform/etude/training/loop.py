@@ -8,15 +8,15 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from etude.errors import UserError
+from etude.storage.files import Files, Place
 from etude.systems.base import System, TrainingData
-from etude.training.checkpoint import State, load_latest, load_run, save_checkpoint
+from etude.training.checkpoint import State, checkpoint_name, load_latest, load_run, save_checkpoint
 from etude.training.epoch import Learner, Position, Worker, learn, steps_and_parts
 from etude.training.optimizer import adamw, parameter_groups
 from etude.training.plan import Stage, TrainingConfig
@@ -27,9 +27,9 @@ LOSS = "validation/loss"
 
 
 class Report(Protocol):
-    """Called once an epoch, after its checkpoint is on disk."""
+    """Called once an epoch, after its checkpoint is where it stays."""
 
-    def __call__(self, metrics: Mapping[str, float], checkpoint: Path) -> None: ...
+    def __call__(self, metrics: Mapping[str, float], checkpoint: str) -> None: ...
 
 
 class Data(Protocol):
@@ -48,7 +48,7 @@ def train(
     config: TrainingConfig,
     *,
     seed: int,
-    folder: Path,
+    folder: Place,
     report: Report,
     identity: Mapping[str, str],
     configuration: Mapping[str, Any] | None = None,
@@ -69,7 +69,8 @@ def train(
     if config.compile:
         system.compile_student()
     torch.manual_seed(seed * 1_000_003 + worker.rank)  # dropout differs by rank; the weights are there
-    state = load_latest(folder)
+    files = Files(folder)
+    state = load_latest(files)
     foreign = state is None and config.start_from is not None
     if foreign:
         assert config.start_from is not None
@@ -85,7 +86,7 @@ def train(
             system.reset_logit_scale()
         for metrics in position.history if not foreign else ():
             if replay_after is not None and metrics["epoch"] > max(replay_after, position.began):
-                report(metrics, folder / f"epoch-{int(metrics['epoch']):04d}.pt")
+                report(metrics, files.address(checkpoint_name(int(metrics["epoch"]))))
 
     for index, stage in list(enumerate(config.stages))[position.stage :]:
         if index > position.stage:
@@ -123,12 +124,12 @@ def train(
             metrics["workers"] = float(worker.world_size)
             metrics |= {"epoch": position.epoch + 1, "at_ms": float(round(1000 * time.time()))}
             schedule.observe(metrics[SCORE])
-            is_best = metrics[SCORE] > position.best or not (folder / "best.pt").exists()
+            is_best = metrics[SCORE] > position.best or not files.exists("best.pt")
             if not math.isnan(metrics[SCORE]):
                 position.best = max(position.best, metrics[SCORE])
             position.history.append(metrics)
             position.stage_epoch += 1
-            path = folder / f"epoch-{position.epoch:04d}.pt"
+            path = files.address(checkpoint_name(position.epoch))
             if worker.rank == 0:
                 saved = {
                     "identity": dict(identity),
@@ -140,7 +141,7 @@ def train(
                     "schedule": schedule.state_dict(),
                     "rng": torch.get_rng_state(),
                 }
-                path = save_checkpoint(folder, position.epoch, saved, best=_best_by(position, is_best))
+                path = save_checkpoint(files, position.epoch, saved, best=_best_by(position, is_best))
             report(metrics, path)
     if foreign and position.epoch == position.began:
         raise UserError(
@@ -204,7 +205,7 @@ def _load_stage(
         schedule.load_state_dict(state["schedule"])
 
 
-def _load_model(module: nn.Module, state: State, where: Path | None) -> None:
+def _load_model(module: nn.Module, state: State, where: Place | None) -> None:
     try:
         module.load_state_dict(state["model"])
     except RuntimeError as error:
@@ -224,7 +225,7 @@ def _of_first_rank(metrics: dict[str, float], worker: Worker) -> dict[str, float
     return first[0]
 
 
-def _check_identity(state: State, identity: Mapping[str, str], where: Path | None, foreign: bool) -> None:
+def _check_identity(state: State, identity: Mapping[str, str], where: Place | None, foreign: bool) -> None:
     for key, value in identity.items():
         if state["identity"].get(key) != value and not (foreign and key == "data"):
             mend = (

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -51,17 +51,19 @@ class TrainingConfig(Section):
         "auto", description="auto: bfloat16 on a GPU with it"
     )
     compile: bool = Field(False, description="torch.compile the student; it takes a minute, and pays on GPUs")
-    start_from: Path | None = Field(
-        None, description="a checkpoint of another run to go on from, until `epochs` in all"
+    start_from: str | None = Field(
+        None, description="a checkpoint of another run to go on from, until `epochs` in all; a file, or s3://"
     )
     reset: tuple[Reset, ...] = Field(
         (), description="what of start_from begins anew; weight_decay: the configured one, not the old run's"
     )
 
-    @field_validator("start_from")
+    @field_validator("start_from", mode="before")
     @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        return path and path.expanduser().absolute()
+    def _absolute(cls, path: Any) -> Any:
+        text = str(path) if isinstance(path, Path) else path
+        there = isinstance(text, str) and "://" not in text
+        return str(Path(text).expanduser().absolute()) if there else text
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainingConfig":

@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -23,6 +22,7 @@ from etude.cluster import room_for
 from etude.config import Section
 from etude.errors import UserError
 from etude.experiments.base import Experiment, configuration
+from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.tracking.sender import Sender
 from etude.tracking.tensorboard import write_scalars
@@ -70,13 +70,13 @@ class Run:
     """One student to be trained: how, where its checkpoints lie, and its run in MLflow."""
 
     settings: Experiment
-    folder: Path
+    folder: Files
     run_id: str
 
     @property
-    def best(self) -> Path:
+    def best(self) -> str:
         """Its best checkpoint, once it has learned anything."""
-        return self.folder / "best.pt"
+        return self.folder.address("best.pt")
 
 
 def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Tracking) -> None:
@@ -92,6 +92,7 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
             f"{workers.fewest} workers with {workers.resources} each do not fit, the cluster has room for "
             f"{room}: lower workers.workers, workers.min_workers or workers.cpus_per_worker"
         )
+    filesystem, path = runs[0].folder.arrow()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
@@ -105,7 +106,8 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
         ),
         run_config=ray.train.RunConfig(
             name="ray",
-            storage_path=str(runs[0].folder),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
             callbacks=[NoUseTryingAgain()],
         ),
@@ -169,13 +171,13 @@ def _worker(config: dict[str, Any]) -> None:
 def _train(run: Run, worker: Worker, sender: Sender) -> None:
     settings, study = run.settings, run.settings.open()
 
-    def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
+    def report(metrics: Mapping[str, float], checkpoint: str) -> None:
         if worker.rank == 0:
             sender.log_history(run.run_id, [metrics])
             if settings.tracking.tensorboard:
                 folder = settings.tracking.tensorboard / run.folder.name
                 write_scalars(folder, metrics, int(metrics["epoch"]))
-        # The checkpoint is on shared disk already; Ray is told only that this epoch is done everywhere.
+        # The checkpoint is in shared storage already; Ray is told only that this epoch is done everywhere.
         ray.train.report(dict(metrics))
 
     begun = load_latest(run.folder)

@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from etude.cli import duration
-from etude.training.checkpoint import load_latest
+from etude.storage.files import Files, Place
+from etude.training.checkpoint import load_latest, newest_first
 from etude.training.loop import SCORE
 
 LOOK_S = 2.0
@@ -14,17 +14,17 @@ LOOK_S = 2.0
 
 @contextmanager
 def watched(
-    folder: Path, name: str, epochs: int, judged_by: str, say: Callable[[str], None]
+    folder: Place, name: str, epochs: int, judged_by: str, say: Callable[[str], None]
 ) -> Iterator[None]:
     """While the block runs, say of every epoch that a checkpoint in `folder` tells of how it went."""
-    done = threading.Event()
-    seen = _epoch(folder)
+    done, files = threading.Event(), Files(folder)
+    seen = _epoch(files)
 
     def look() -> None:
         nonlocal seen
         while True:
             over = done.wait(LOOK_S)
-            if _epoch(folder) > seen and (state := load_latest(folder)):
+            if _epoch(files) > seen and (state := load_latest(files)):
                 seen, last = state["epoch"], state["history"][-1]
                 left_s = last["seconds"] * (epochs - seen)
                 say(
@@ -44,6 +44,6 @@ def watched(
         watcher.join()
 
 
-def _epoch(folder: Path) -> int:
+def _epoch(files: Files) -> int:
     """The last epoch that has a checkpoint, 0 if none has."""
-    return max((int(path.stem.removeprefix("epoch-")) for path in folder.glob("epoch-*.pt")), default=0)
+    return max((int(name[6:-3]) for name in newest_first(files)), default=0)

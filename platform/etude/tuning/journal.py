@@ -6,11 +6,12 @@ sweep is a function of these lines and the seed. They are the only state.
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from etude.storage.files import split
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,28 @@ class Entry:
 class Journal:
     """An append-only file of entries; a line cut short by a crash is dropped when it is read."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: str | Path) -> None:
+        self._files, self._name = split(path)
+        content = self._files.read(self._name) or b""
+        whole, _, self._cut = content.rpartition(b"\n")
         self.entries: list[Entry] = []
         self._scores: dict[int, dict[int, float]] = {}
         self._best: dict[int, float] = {}
         self._ended: dict[int, Entry] = {}
         self._overrides: dict[int, dict[str, Any]] = {}
-        for entry in _read(path):
+        for entry in _read(whole):
             self._note(entry)
 
     def append(self, entry: Entry) -> None:
-        """Add an entry; it is on disk when this returns."""
-        line = {name: value for name, value in asdict(entry).items() if value != getattr(Entry, name, None)}
-        with open(self._path, "ab+") as file:
-            _drop_cut_line(file)
-            file.write((json.dumps(line) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        """Add an entry; it is where it stays when this returns."""
+        told = {name: value for name, value in asdict(entry).items() if value != getattr(Entry, name, None)}
+        line = (json.dumps(told) + "\n").encode()
+        if self._cut:  # what is appended must not continue a line that a crash cut short
+            content = self._files.read(self._name) or b""
+            self._files.write(self._name, content.removesuffix(self._cut) + line)
+            self._cut = b""
+        else:
+            self._files.append(self._name, line)
         self._note(entry)
 
     def proposed(self) -> list[int]:
@@ -87,20 +92,9 @@ class Journal:
             self._ended[entry.trial] = entry
 
 
-def _read(path: Path) -> Iterator[Entry]:
-    for line in path.read_text().splitlines() if path.exists() else ():
+def _read(content: bytes) -> Iterator[Entry]:
+    for line in content.splitlines():
         try:
             yield Entry(**json.loads(line))
         except json.JSONDecodeError:
             return
-
-
-def _drop_cut_line(file: BinaryIO) -> None:
-    """What is appended must not continue a line that a crash cut short."""
-    size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return
-    file.seek(max(0, size - 65_536))
-    tail = file.read()
-    if not tail.endswith(b"\n"):
-        file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)

@@ -1,5 +1,8 @@
 """What a sweep shows at its end: a table, a plot beside its run, and the addresses where more is."""
 
+import tempfile
+from pathlib import Path
+
 from etude.evaluation.report import sweep_plot
 from etude.tracking.mlflow import Tracking
 from etude.tuning.journal import Journal
@@ -8,7 +11,7 @@ from etude.tuning.sweep import SweepResult
 
 def sweep_report(result: SweepResult, tracking: Tracking) -> str:
     """Plot the trials, keep the plot with the sweep's run, and return the table with the addresses."""
-    journal = Journal(result.folder / "journal.jsonl")
+    journal = Journal(result.folder.address("journal.jsonl"))
     curves = {
         trial.number: [
             (entry.epoch, entry.score)
@@ -18,9 +21,12 @@ def sweep_report(result: SweepResult, tracking: Tracking) -> str:
         for trial in result.trials
     }
     costs = {t.number: (float(t.macs), t.score) for t in result.trials if t.score is not None}
-    plot = sweep_plot(curves, costs, result.winner.number, result.folder / "sweep.png")
-    tracking.log_file(result.run_id, plot)
-    tracking.log_file(result.run_id, result.folder / "sweep.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        plot = sweep_plot(curves, costs, result.winner.number, Path(folder) / "sweep.png")
+        result.folder.write(plot.name, plot.read_bytes())
+        result.folder.download("sweep.yaml", Path(folder) / "sweep.yaml")
+        for file in (plot, Path(folder) / "sweep.yaml"):
+            tracking.log_file(result.run_id, file)
     winner = result.winner
     best = {f"best_{winner.settings.judged_by}": winner.score or 0.0, "trials": float(len(result.trials))}
     tracking.log_metrics(result.run_id, best, step=0)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # with verbose=0 below, Tune then prints nothing of its own
@@ -13,6 +12,7 @@ os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the sweep unfinis
 from ray import tune
 
 from etude.experiments.base import Experiment
+from etude.storage.files import Files
 from etude.students.cost import Cost
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_latest, own_history
@@ -32,7 +32,7 @@ class Going:
 
     settings: Experiment
     sweep: SweepConfig
-    folder: Path
+    folder: Files
     seed: tuple[int, int]
     journal: Journal
     search: Search
@@ -135,6 +135,7 @@ def _tune(going: Going, scheduler: Journaled, until: int | None = None) -> None:
     follow = Follow(
         going.journal, going.tracking.sender, going.runs, going.settings.judged_by, going.say, going.total,
     )  # fmt: skip
+    filesystem, path = going.folder.arrow()
     tuner = tune.Tuner(
         tune.with_resources(trainable, {name: amount for name, amount in need.items() if amount}),
         tune_config=tune.TuneConfig(
@@ -147,7 +148,8 @@ def _tune(going: Going, scheduler: Journaled, until: int | None = None) -> None:
         ),
         run_config=tune.RunConfig(
             name="ray",
-            storage_path=str(going.folder),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
             callbacks=[follow],
             verbose=0,

@@ -5,21 +5,20 @@ happened, `trials/003/` a trial's checkpoints. The same command continues an unf
 new one, with other draws, after a finished one.
 """
 
-import fcntl
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from etude.config import mask
 from etude.errors import UserError
 from etude.experiments.base import Experiment
+from etude.storage.files import Files
+from etude.storage.lock import Lock
 from etude.tracking.mlflow import Tracking
 from etude.tuning.journal import Journal
 from etude.tuning.optuna_search import OptunaSearch
@@ -53,20 +52,20 @@ class SweepResult:
     """A finished sweep; `trials` are sorted, best first."""
 
     name: str
-    folder: Path
+    folder: Files
     trials: list[Trial]
     run_id: str
     trial_runs: dict[int, str]
     continued: bool
-    lock: IO[str]  # held until the sweep is finished, or this process ends
+    lock: Lock  # held until the sweep is finished, or this process ends
 
     @property
     def winner(self) -> Trial:
         return self.trials[0]
 
-    def checkpoint(self, trial: Trial) -> Path:
+    def checkpoint(self, trial: Trial) -> str:
         """The trial's best checkpoint."""
-        return trial_folder(self.folder, trial.number) / "best.pt"
+        return trial_folder(self.folder, trial.number).address("best.pt")
 
 
 def draw(settings: Experiment, sweep: SweepConfig, seed: tuple[int, int]) -> list[dict[str, Any]]:
@@ -104,8 +103,8 @@ def run_sweep(
     """
     draw(settings, sweep, (settings.seed, 0))
     study = settings.open()
-    folder, number, continued = _choose_folder(settings.home / "sweeps", settings, sweep, study.data_hash)
-    lock = _lock(folder)
+    folder, number, continued = _choose_folder(settings.place.at("sweeps"), settings, sweep, study.data_hash)
+    lock = Lock(folder, folder.name)
     seed = (settings.seed, number)
     drawn = draw(settings, sweep, seed)
     search: Search
@@ -113,7 +112,7 @@ def run_sweep(
         listed, search = drawn, Listed(drawn)
     else:
         listed, search = [], OptunaSearch(sweep.space, sweep.trials, seed)
-    journal = Journal(folder / "journal.jsonl")
+    journal = Journal(folder.address("journal.jsonl"))
     going = Going(
         settings,
         sweep,
@@ -134,7 +133,8 @@ def run_sweep(
     before = f", {len(journal.ended())} ended before" if continued else ""
     say(f"sweep {folder.name}: {len(drawn)} trials{before}")
     going.make_up()
-    run_trials(going, _most_epochs(settings, sweep, drawn))
+    with lock.guarding():
+        run_trials(going, _most_epochs(settings, sweep, drawn))
     left = set(range(len(drawn))) - set(journal.ended())
     assert not left, f"trials {sorted(left)} have not ended"
     tracking.deliver()
@@ -150,45 +150,31 @@ def run_sweep(
 
 def finish(result: SweepResult, outcome: Mapping[str, Any]) -> None:
     """Mark a sweep as finished and let go of it; the next one with the same settings is new."""
-    temporary = result.folder / "result.json.tmp"
-    temporary.write_text(json.dumps(outcome, indent=2))
-    os.replace(temporary, result.folder / "result.json")
-    result.lock.close()
+    result.lock.check()
+    result.folder.write("result.json", json.dumps(outcome, indent=2).encode())
+    result.lock.release()
 
 
 def _choose_folder(
-    root: Path, settings: Experiment, sweep: SweepConfig, data_hash: str
-) -> tuple[Path, int, bool]:
+    root: Files, settings: Experiment, sweep: SweepConfig, data_hash: str
+) -> tuple[Files, int, bool]:
     """The folder of the unfinished sweep with these settings and data, or of a new one."""
     # The data's hash stands for captions and tokenizers: not what they cost, or where they lie.
-    without = {"home", "tracking", "prepare", "captions", "tokenizer"}
+    without = {"home", "storage", "storage_cache_gb", "tracking", "prepare", "captions", "tokenizer"}
     same = settings.model_dump(mode="json", exclude=without)
     same["sweep"] = sweep.model_dump(mode="json")
     digest = hashlib.sha256(json.dumps([same, data_hash], sort_keys=True).encode()).hexdigest()[:8]
     prefix = f"{sweep.name}-{digest}"
-    numbers = sorted(int(path.name.rsplit("-", 1)[1]) for path in root.glob(f"{prefix}-[0-9]*"))
-    last = numbers[-1] if numbers else 0
-    unfinished = bool(numbers) and not (root / f"{prefix}-{last:03d}" / "result.json").exists()
+    begun = {path.split("/")[0] for path in root.list("", "/sweep.yaml")}
+    last = max((int(name.rsplit("-", 1)[1]) for name in begun if name.startswith(f"{prefix}-")), default=0)
+    unfinished = last > 0 and not root.exists(f"{prefix}-{last:03d}/result.json")
     number = last if unfinished else last + 1
-    folder = root / f"{prefix}-{number:03d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder, number, unfinished
+    return root.at(f"{prefix}-{number:03d}"), number, unfinished
 
 
-def _lock(folder: Path) -> IO[str]:
-    """A file that holds a sweep for this process alone while it is open, however the process ends."""
-    file = open(folder / "lock", "w")  # noqa: SIM115
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(f"another run is at work on {folder.name}: wait for it or stop it first") from None
-    return file
-
-
-def _write_plan(folder: Path, settings: Experiment, sweep: SweepConfig, drawn: list[dict[str, Any]]) -> None:
+def _write_plan(folder: Files, settings: Experiment, sweep: SweepConfig, drawn: list[dict[str, Any]]) -> None:
     plan = {"settings": mask(settings), "sweep": mask(sweep), "trials": drawn}
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    folder.write("sweep.yaml", yaml.safe_dump(plan, sort_keys=False).encode())
 
 
 def _most_epochs(settings: Experiment, sweep: SweepConfig, drawn: list[dict[str, Any]]) -> int:

@@ -1,10 +1,7 @@
 """One trial of a sweep: its configuration, its training, its cost."""
 
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,8 +11,9 @@ from ray import tune
 from etude.config import Section, explain, with_overrides
 from etude.errors import UserError
 from etude.experiments.base import E, Experiment, configuration
+from etude.storage.files import Files
 from etude.tracking.tensorboard import write_scalars
-from etude.training.checkpoint import load_latest
+from etude.training.checkpoint import checkpoint_name, load_latest, newest_first
 from etude.training.epoch import Worker
 from etude.training.loop import train
 from etude.tuning.population import PopulationConfig
@@ -58,29 +56,26 @@ def trial_settings(settings: E, overrides: Mapping[str, Any]) -> E:
         raise UserError(f"the search space draws {dict(overrides)}: {reason}") from None
 
 
-def trial_folder(sweep: Path, number: int) -> Path:
+def trial_folder(sweep: Files, number: int) -> Files:
     """Where a trial keeps its checkpoints."""
-    return sweep / "trials" / f"{number:03d}"
+    return sweep.at(f"trials/{number:03d}")
 
 
-def take_over(donor: Path, member: Path, epoch: int) -> None:
+def take_over(donor: Files, member: Files, epoch: int) -> None:
     """Put the donor's checkpoint after `epoch`, and its best ones, in the place of all that the member has.
 
     Files are replaced whole, and the one that a run resumes from comes last: cut off, it can be done again.
     """
-    newest = donor / f"epoch-{epoch:04d}.pt"
-    for source in (*donor.glob("best*.pt"), newest):
-        temporary = member / f"{source.name}.{uuid.uuid4().hex}.tmp"
-        shutil.copyfile(source, temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, member / source.name)
-    for old in member.glob("epoch-*.pt"):
-        if old.name != newest.name:
-            old.unlink()
+    newest = checkpoint_name(epoch)
+    best = [name for name in donor.list("", ".pt") if name.startswith("best")]
+    for name in (*best, newest):
+        content = donor.read(name)
+        assert content is not None, f"{donor} has no {name}"
+        member.write(name, content)
+    member.delete_all(name for name in newest_first(member) if name != newest)
 
 
-def run_trial(config: dict[str, Any], base: Experiment, sweep: Path, until: int | None = None) -> None:
+def run_trial(config: dict[str, Any], base: Experiment, sweep: Files, until: int | None = None) -> None:
     """Train one trial inside Tune's process, up to epoch `until` if given, reporting every epoch.
 
     Epochs that its checkpoint has but the journal has not (the driver was killed between the two) are
@@ -93,7 +88,7 @@ def run_trial(config: dict[str, Any], base: Experiment, sweep: Path, until: int 
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     study = settings.open()
 
-    def report(metrics: Mapping[str, float], checkpoint: Path) -> None:
+    def report(metrics: Mapping[str, float], checkpoint: str) -> None:
         if settings.tracking.tensorboard:
             run = settings.tracking.tensorboard / folder.parent.name / folder.name
             write_scalars(run, metrics, int(metrics["epoch"]))

@@ -1,4 +1,4 @@
-"""A folder of audio files as they came, kept below a size; the least recently used goes first.
+"""A folder of files as they came from elsewhere, kept below a size; the least recently used goes first.
 
 Several processes may use one folder. What is in it is whole: files appear by a rename.
 """
@@ -9,24 +9,31 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+
+from etude.errors import StorageError
+from etude.storage.files import Files
 
 KEEP = 0.9  # of the size, after making room: the folder is then not read again for every file
 STALE_S = 3600.0  # a temporary file this old was left by a process that was killed
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class AudioCache:
+class DiskCache:
     """Files of together at most `max_bytes` below `folder`, found again by their keys.
 
     A file's name is a hash of its key alone, so that no key can name a place outside.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: float) -> None:
         self.folder = folder
-        self.max_bytes = max_bytes
+        self.max_bytes = int(max_bytes)
         self._warned = False
 
     def get(self, key: str) -> bytes | None:
@@ -46,29 +53,59 @@ class AudioCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(path, data)
+            self._write(path, lambda to: to.write_bytes(data))
         except OSError as error:
-            if not self._warned:
-                log.warning("%s cannot be written (%s): audio is not kept there", self.folder, error.strerror)
-            self._warned = True
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            log.warning("%s cannot be written (%s): nothing is kept there", self.folder, error.strerror)
+        self._warned = True
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         return self.folder / name[:2] / name
 
-    def _write(self, path: Path, data: bytes) -> None:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    def open(self, files: Files, path: str) -> pa.NativeFile:
+        """A file of a storage, memory-mapped; from S3 it is fetched once, also by processes at once.
+
+        A file that cannot be kept is read into memory. Raises FileNotFoundError if there is none.
+        """
+        if files.local:
+            return files.open(path)
+        version, n_bytes = files.version(path)
+        if n_bytes > self.max_bytes:
+            return files.open(path)
+        cached = self._path(f"{files.address(path)} {version}")
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with self._alone(f"{cached.parent.name}.lock"):
+                if cached.exists():
+                    os.utime(cached)
+                    return pa.memory_map(str(cached))
+                return self._write(cached, lambda to: _fetch(files, path, n_bytes, to))
+        except OSError as error:
+            if isinstance(error, StorageError | FileNotFoundError):
+                raise
+            self._warn(error)
+            return files.open(path)
+
+    def _write(self, path: Path, fill: Callable[[Path], T]) -> T:
+        """Let `fill` make a file, and keep it; returns what `fill` does."""
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".")
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            made = fill(temporary)
+            with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            with self._locked() as count:
-                self._make_room(count, len(data))
+            with self._alone("bytes") as count:
+                self._make_room(count, temporary.stat().st_size)
                 os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
+        return made
 
     def _make_room(self, count: int, n_bytes: int) -> None:
         """Count `n_bytes` more in the open file `count`, and remove files if they are too many.
@@ -106,11 +143,19 @@ class AudioCache:
         return total
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """The file that holds the count of bytes, open, and no other process at it."""
-        descriptor = os.open(self.folder / "bytes", os.O_RDWR | os.O_CREAT, 0o600)
+    def _alone(self, name: str) -> Iterator[int]:
+        """A file of the folder, open, and no other process at it."""
+        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _fetch(files: Files, path: str, n_bytes: int, to: Path) -> pa.NativeFile:
+    """Download, and open at once: it can be read though others make it go again."""
+    files.download(path, to)
+    if to.stat().st_size != n_bytes:
+        raise StorageError(f"{files.address(path)} came short or was replaced meanwhile: try again")
+    return pa.memory_map(str(to))
