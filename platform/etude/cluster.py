@@ -1,29 +1,39 @@
 """What a Ray cluster has room for: on the nodes that are there, and on those that it may still start."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import ray
 from ray._private.state import state  # what an autoscaler may start stands nowhere else
 
+DRIVER = "train_driver"  # a resource of the head, for processes that wait for workers elsewhere
+PARTS = 10_000  # Ray counts resources in ten-thousandths; so are they divided here, exactly
 Resources = Mapping[str, float]
 
 
-def room_for(need: Resources) -> int:
-    """How many times `need`, such as `{"CPU": 4, "GPU": 0.5}`, fits at once, each time whole on one node.
+def nodes() -> list[Resources]:
+    """The nodes that are there. Needs a Ray session."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
-    Where a cluster grows on demand, all the nodes count that it may have. Needs a Ray session.
+
+def may_start() -> list[tuple[int, Resources]]:
+    """How many nodes of each kind an autoscaler keeps at most; empty for a cluster that does not grow.
+
+    A kind without a limit is left out: it counts with those nodes that are there.
     """
-    assert any(amount > 0 for amount in need.values()), "what needs nothing fits without end"
-    now = sum(_times(need, node["Resources"]) for node in ray.nodes() if node["Alive"])
-    return max(now, sum(_times(need, node) * count for node, count in _may_start()))
-
-
-def _times(need: Resources, has: Resources) -> int:
-    return min(int(has.get(name, 0) / amount + 1e-9) for name, amount in need.items() if amount > 0)
-
-
-def _may_start() -> Iterator[tuple[Resources, int]]:
-    """Resources of each kind of node that an autoscaler may start, and how many there may be of it."""
     config = state.get_cluster_config()
-    for group in config.node_group_configs if config else ():
-        yield dict(group.resources), group.max_count
+    groups = config.node_group_configs if config else ()
+    return [(group.max_count, dict(group.resources)) for group in groups if group.max_count > 0]
+
+
+def times(need: Resources, those: Iterable[Resources]) -> int:
+    """How often `need`, such as `{"CPU": 4, "GPU": 0.5}`, fits on nodes, each time whole on one of them."""
+    whole = {name: round(amount * PARTS) for name, amount in need.items() if amount}
+    assert whole, "what needs nothing fits without end"
+    return sum(
+        min(round(node.get(name, 0) * PARTS) // amount for name, amount in whole.items()) for node in those
+    )
+
+
+def room_for(need: Resources) -> int:
+    """How often `need` fits at once, also on nodes that may still come. Needs a Ray session."""
+    return max(times(need, nodes()), sum(count * times(need, [node]) for count, node in may_start()))

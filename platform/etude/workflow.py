@@ -33,7 +33,8 @@ from etude.storage.files import Files
 from etude.storage.lock import held
 from etude.summary import caption_summary, prepare_summary, student_summary
 from etude.tracking.git import git_commit
-from etude.training.ray_train import Run, WorkersConfig, train_on_workers
+from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.run import Run
 from etude.tuning.report import sweep_report
 from etude.tuning.sweep import draw, finish, run_sweep
 from etude.tuning.trial import SweepConfig
@@ -160,20 +161,20 @@ def _train_and_publish(
     say(f"Ray dashboard: {connect(first.home)}")
     tracking = open_tracking(first)
     tags = {"git_commit": git_commit(), "etude.kind": "train"}
-    runs = []
-    for experiment, name, folder in zip(experiments, names, folders, strict=True):
-        run = Run(experiment, folder, tracking.run(name, name, tags=tags))
-        tracking.log_params(run.run_id, experiment.model_dump())
-        say(f"run {name}: {tracking.run_url(run.run_id)}")
-        runs.append(run)
-    left = [run.run_id for run in runs]
+    run_ids = [tracking.run(name, name, tags=tags) for name in names]
+    for experiment, name, run_id in zip(experiments, names, run_ids, strict=True):
+        tracking.log_params(run_id, experiment.model_dump())
+        say(f"run {name}: {tracking.run_url(run_id)}")
+    runs = list(map(Run, names, experiments, folders, run_ids))
+    left = [*run_ids]
     try:
         if learn:
             train_on_workers(runs, workers, tracking)
-        for run, study, name in zip(runs, studies, names, strict=True):
-            exports = export_folder(run.settings, name)
-            published = publish(release(study), run.best, tracking, run.run_id, exports, tags)
-            tracking.end(left.pop(0), "FINISHED")
+        for run, study, run_id in zip(runs, studies, run_ids, strict=True):
+            exports = export_folder(run.settings, run.name)
+            published = publish(release(study), run.best, tracking, run_id, exports, tags)
+            tracking.end(run_id, "FINISHED")
+            left.remove(run_id)
             yield published
     except UserError:
         tracking.give_up(left)

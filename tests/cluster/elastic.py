@@ -11,9 +11,11 @@ import ray
 from mlflow.tracking import MlflowClient
 
 from etude.cli import guarded
+from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_latest
-from etude.training.ray_train import Run, WorkersConfig, train_on_workers
+from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.run import Run
 from tests.support.mortal import Mortal
 
 
@@ -21,7 +23,7 @@ def main(argv: list[str]) -> int:
     experiment, folder, uri = Mortal(**json.loads(Path(argv[0]).read_text())), Path(argv[1]), argv[2]
     ray.init()
     tracking = Tracking(uri, "elastic")
-    run = Run(experiment, folder, tracking.run(str(folder), "elastic"))
+    run = Run("elastic", experiment, Files(folder), tracking.run(str(folder), "elastic"))
     train_on_workers([run], WorkersConfig(workers=2, min_workers=1), tracking)
     state = load_latest(folder)
     assert state is not None

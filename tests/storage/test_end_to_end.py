@@ -21,7 +21,8 @@ from etude.data.prepare import prepare
 from etude.experiments.audio import AudioExperiment
 from etude.experiments.library import prepare_job
 from etude.tracking.mlflow import Tracking
-from etude.training.ray_train import Run, WorkersConfig, train_on_workers
+from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.run import Run
 home, storage, uri = sys.argv[1:]
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
          object_store_memory=200_000_000)
@@ -31,7 +32,7 @@ settings = load(AudioExperiment, [
     "--student.frame_stride", "4", "--training.epochs", "2", "--training.batch_size", "2"])
 report = prepare(prepare_job(settings), lambda done, total, seconds: None)
 tracking = Tracking(uri, "s3-tests")
-run = Run(settings, settings.place.at("runs/one"), tracking.run("one", "one"))
+run = Run("one", settings, settings.place.at("runs/one"), tracking.run("one", "one"))
 train_on_workers([run], WorkersConfig(workers=1), tracking)
 print(json.dumps({"prepared": report.prepared, "best": run.best}))
 """

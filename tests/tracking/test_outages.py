@@ -13,9 +13,11 @@ from mlflow.tracking import MlflowClient
 
 from etude.errors import UserError
 from etude.experiments.emotion import EmotionExperiment
+from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_latest, newest_first, own_history
-from etude.training.ray_train import Run, WorkersConfig, train_on_workers
+from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.run import Run
 from etude.tuning.follow import MLFLOW_STATUS
 from etude.tuning.journal import Journal
 from etude.tuning.space import Distribution
@@ -60,7 +62,7 @@ def test_a_killed_worker_takes_no_figures_with_it(
 ) -> None:
     tracking = Tracking(server.url, "outages")
     short = settings.model_copy(update={"training": settings.training.model_copy(update={"epochs": 4})})
-    run = Run(short, tmp_path / "killed", tracking.run("killed", "killed"))
+    run = Run("killed", short, Files(tmp_path / "killed"), tracking.run("killed", "killed"))
     server.mode = "hold"
     killed: list[psutil.Process] = []
 

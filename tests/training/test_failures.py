@@ -8,10 +8,12 @@ from mlflow.tracking import MlflowClient
 from etude.config import load
 from etude.errors import UserError
 from etude.experiments.emotion import EmotionExperiment
+from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_latest
 from etude.training.loop import train
-from etude.training.ray_train import Run, WorkersConfig, train_on_workers
+from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.run import Run
 from etude.workflow import TrainSettings
 from tests.support.emotion import synthetic_experiment
 from tests.support.mortal import Mortal
@@ -70,10 +72,10 @@ def test_a_killed_worker_changes_no_loss(
     """Once in the middle of an epoch and once on the boundary between two."""
     mortal = Mortal(**experiment.model_dump(), deaths=tmp_path / "deaths", dies_at=dies_at)
     tracking = Tracking(mlflow_uri, "failures")
-    run = Run(mortal, tmp_path / "run", tracking.run(str(tmp_path), "mortal"))
+    run = Run("mortal", mortal, Files(tmp_path / "run"), tracking.run(str(tmp_path), "mortal"))
     train_on_workers([run], WorkersConfig(workers=workers), tracking)
     assert {path.name for path in mortal.deaths.iterdir()} == {"-".join(map(str, at)) for at in dies_at}
-    assert losses(run.folder) == pytest.approx(undisturbed, abs=1e-5)
+    assert losses(Path(run.folder.root)) == pytest.approx(undisturbed, abs=1e-5)
     history = MlflowClient(mlflow_uri).get_metric_history(run.run_id, "train/loss")
     assert sorted(point.step for point in history) == [1, 2, 3]
 
@@ -84,7 +86,12 @@ def test_what_its_user_has_to_mend_is_tried_once(
 ) -> None:
     rate = {"training": experiment.training.model_copy(update={"learning_rate": 1e30, "warmup_epochs": 0})}
     tracking = Tracking(mlflow_uri, "failures")
-    run = Run(experiment.model_copy(update=rate), tmp_path / "run", tracking.run(str(tmp_path), "mortal"))
+    run = Run(
+        "mortal",
+        experiment.model_copy(update=rate),
+        Files(tmp_path / "run"),
+        tracking.run(str(tmp_path), "mortal"),
+    )
     with pytest.raises(UserError, match=r"the (loss|gradient's norm) became .*lower training.learning_rate"):
         train_on_workers([run], WorkersConfig(max_failures=3), tracking)
 
@@ -94,7 +101,9 @@ def test_a_batch_must_suit_as_many_workers_as_there_may_be(
 ) -> None:
     tracking = Tracking(mlflow_uri, "failures")
     with pytest.raises(UserError, match="batch_size 16 cannot be shared by 3 workers"):
-        train_on_workers([Run(experiment, tmp_path, "x")], WorkersConfig(workers=4, min_workers=2), tracking)
+        train_on_workers(
+            [Run("x", experiment, Files(tmp_path), "x")], WorkersConfig(workers=4, min_workers=2), tracking
+        )
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,11 @@ def system(strategy: Strategy = "segments") -> StudentClap:
     )
 
 
+def timeless(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The figures of an epoch but for when it was, and how long it took."""
+    return {k: v for k, v in metrics.items() if not k.startswith("seconds") and k != "at_ms"}
+
+
 def run(
     data: Library,
     folder: Place,
@@ -86,7 +91,7 @@ def run(
     def report(metrics: Mapping[str, float], checkpoint: str) -> None:
         files, name = split(checkpoint)
         assert files.exists(name)
-        reports.append({k: v for k, v in metrics.items() if not k.startswith("seconds") and k != "at_ms"})
+        reports.append(timeless(metrics))
         if metrics["epoch"] == stop_after:
             raise Stopped
 
@@ -147,8 +152,7 @@ def test_what_ends_after_an_epoch_goes_on_as_the_whole(
             report=lambda metrics, _: reports.append(dict(metrics)),
         )  # fmt: skip
         assert len(reports) == (until or len(whole))
-    timeless = [{k: v for k, v in one.items() if not k.startswith("seconds")} for one in reports]
-    assert same(timeless, whole)
+    assert same([timeless(one) for one in reports], whole)
 
 
 def test_a_resumed_run_takes_the_weight_decay_that_it_is_given(data: Library, tmp_path: Path) -> None:

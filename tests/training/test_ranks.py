@@ -16,7 +16,7 @@ from etude.training.loop import train
 from etude.training.plan import TrainingConfig
 from etude.training.schedule import PlateauConfig
 from tests.support.library import made_up_splits
-from tests.training.test_loop import IDENTITY, Stopped, library, same, system
+from tests.training.test_loop import IDENTITY, Stopped, library, same, system, timeless
 
 CONFIG = TrainingConfig(
     epochs=3, stage2_epochs=2, batch_size=8, warmup_epochs=0, schedule="plateau", accumulate=2,
@@ -48,10 +48,7 @@ def _rank(rank: int, root: Path, run: str, stops: tuple[int, ...], port: int) ->
 
 
 def _figures(path: Path) -> list[dict[str, float]]:
-    return [
-        {key: value for key, value in entry.items() if not key.startswith("seconds")}
-        for entry in torch.load(path)
-    ]
+    return [timeless(entry) for entry in torch.load(path)]
 
 
 @pytest.mark.slow

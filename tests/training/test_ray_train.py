@@ -11,7 +11,8 @@ from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_checkpoint
 from etude.training.loop import train
-from etude.training.ray_train import Run, WorkersConfig, train_on_workers
+from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.run import Run
 from tests.support.threads import one_thread
 
 
@@ -33,7 +34,7 @@ def through_ray(
     settings: AudioExperiment, workers: int, folder: Path, uri: str, name: str
 ) -> tuple[list[float], str]:
     tracking = Tracking(uri, "ray-train-tests")
-    run = Run(settings, Files(folder), tracking.run(name, name))
+    run = Run(name, settings, Files(folder), tracking.run(name, name))
     train_on_workers([run], WorkersConfig(workers=workers), tracking)
     assert run.folder.exists("best.pt")
     return losses(folder / "epoch-0002.pt"), run.run_id
@@ -61,7 +62,12 @@ def test_one_worker_gives_the_plain_loops_losses(
     """Two students, one after the other on the same worker, are each the one that the loop makes alone."""
     tracking = Tracking(mlflow_uri, "ray-train-tests")
     runs = [
-        Run(one, Files(tmp_path / f"ray-{one.seed}"), tracking.run(f"one-{one.seed}", "one"))
+        Run(
+            f"one-{one.seed}",
+            one,
+            Files(tmp_path / f"ray-{one.seed}"),
+            tracking.run(f"one-{one.seed}", "one"),
+        )
         for one in (settings, settings.model_copy(update={"seed": 1}))
     ]
     train_on_workers(runs, WorkersConfig(workers=1), tracking)
@@ -85,4 +91,6 @@ def test_what_cannot_be_shared_is_refused(settings: AudioExperiment, mlflow_uri:
         (4, "4 workers .* do not fit, the cluster has room for 2"),
     ):
         with pytest.raises(UserError, match=said):
-            train_on_workers([Run(settings, Files(tmp_path), "y")], WorkersConfig(workers=workers), tracking)
+            train_on_workers(
+                [Run("y", settings, Files(tmp_path), "y")], WorkersConfig(workers=workers), tracking
+            )

@@ -10,7 +10,8 @@ from etude.storage.files import Files, split
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_checkpoint, load_latest
 from etude.training.loop import train
-from etude.training.ray_train import Run, WorkersConfig, train_on_workers
+from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.run import Run
 from etude.tuning.space import Distribution
 from etude.tuning.sweep import run_sweep
 from etude.tuning.trial import SweepConfig
@@ -49,7 +50,7 @@ def test_sweep_and_plain_training_reach_the_same_figure(
             system, study, settings.training, seed=settings.seed, folder=folder,
             report=lambda metrics, path: None, identity=study.identity(),
         )  # fmt: skip
-    run = Run(settings, Files(tmp_path / "ray"), tracking.run("ray-train", "ray-train"))
+    run = Run("ray", settings, Files(tmp_path / "ray"), tracking.run("ray-train", "ray-train"))
     train_on_workers([run], WorkersConfig(workers=1), tracking)
 
     plain = history(folder)

@@ -11,6 +11,7 @@ import ray.data
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import OutOfDiskError, RayTaskError
 
+from etude.cluster import may_start
 from etude.errors import DISK_FULL, UserError
 
 STILL_S = 900.0  # without a block moving: longer than a node of a cloud takes to come
@@ -35,14 +36,8 @@ class Cluster:
 
 
 def cluster() -> Cluster:
-    """The cluster as it is, or as it will be once an autoscaler has brought what its file allows.
-
-    A group of nodes without a limit counts with those that are there.
-    """
-    there = ray.cluster_resources()
-    config = ray._private.state.state.get_cluster_config()
-    groups = [(one.max_count, one.resources) for one in config.node_group_configs] if config else []
-    groups = [(count, node) for count, node in groups if count > 0]
+    """The cluster as it is, or as it will be once an autoscaler has brought what its file allows."""
+    there, groups = ray.cluster_resources(), may_start()
     # Nodes with GPUs are not brought for the sake of their CPUs.
     cpus = sum(count * node.get("CPU", 0) for count, node in groups if not node.get("GPU", 0))
     gpus = sum(count * node.get("GPU", 0) for count, node in groups)

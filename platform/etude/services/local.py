@@ -30,6 +30,8 @@ from etude.services import daemon
 # Ray takes 127.0.0.1 for the machine's outer address and listens everywhere, unless it is told what it
 # assumes on Windows and macOS: that a head of one machine needs the loopback only.
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Places on the head for processes that wait for workers elsewhere, `etude.cluster.DRIVER`.
+PLACES = {"train_driver": 64}
 SECRETS = frozenset({"api_key", "dsn", "password", "token"})  # keys that no command line should hold
 # glibc gives large arrays back at once and fetches them anew, page by page: a third of a training step.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
@@ -92,7 +94,7 @@ def _start_ray(home: Path, folder: Path, ports: Ports, tracking_uri: str) -> dae
     agent = daemon.free_port()  # it takes the jobs, and is up some seconds after the dashboard
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
-        "--node-ip-address", "127.0.0.1", "--port", str(ports.ray),
+        "--node-ip-address", "127.0.0.1", "--port", str(ports.ray), "--resources", json.dumps(PLACES),
         "--include-dashboard", "true", "--dashboard-host", "127.0.0.1",
         "--dashboard-port", str(ports.dashboard), "--disable-usage-stats",
         "--dashboard-agent-listen-port", str(agent), "--temp-dir", str(_ray_folder(home)),

@@ -12,7 +12,7 @@ from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.services import daemon
 from etude.services.head import require_head
-from etude.services.local import mlflow_server, ray_environment
+from etude.services.local import PLACES, mlflow_server, ray_environment
 from etude.tracking.mlflow import Tracking
 
 
@@ -38,7 +38,10 @@ def connect(home: Path) -> str:
         if head:
             options["address"] = f"127.0.0.1:{head.ports[0]}"
         else:  # Tune with Train leaks placement groups without a dashboard
-            options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+            options |= {
+                "address": "local", "resources": PLACES,
+                "include_dashboard": True, "dashboard_host": "127.0.0.1",
+            }  # fmt: skip
     elif (address := os.environ["RAY_ADDRESS"]) not in ("auto", "local") and not ray.is_initialized():
         require_head(address)
     try:

@@ -5,31 +5,23 @@ All workers see the same global batches; gradients are averaged. A worker that d
 from the last checkpoint, whose losses then equal those of a run that was not disturbed.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import ray.train
-import torch
 from pydantic import Field, model_validator
 from ray.train.torch import TorchTrainer, get_device, prepare_model
-from torch import nn
 
 from etude.cli import say
 from etude.cluster import room_for
 from etude.config import Section
 from etude.errors import UserError
-from etude.experiments.base import Experiment, configuration
-from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.tracking.sender import Sender
-from etude.tracking.tensorboard import write_scalars
 from etude.training.checkpoint import load_latest, own_history
 from etude.training.epoch import Worker
-from etude.training.loop import train
-from etude.training.synchronised import synchronise
+from etude.training.run import Run, train_run
 from etude.training.watch import watched
 
 WORKER_FLUSH_S = 5.0
@@ -65,20 +57,6 @@ class WorkersConfig(Section):
         return {"CPU": self.cpus_per_worker} | ({"GPU": 1} if self.use_gpu else {})
 
 
-@dataclass(frozen=True)
-class Run:
-    """One student to be trained: how, where its checkpoints lie, and its run in MLflow."""
-
-    settings: Experiment
-    folder: Files
-    run_id: str
-
-    @property
-    def best(self) -> str:
-        """Its best checkpoint, once it has learned anything."""
-        return self.folder.address("best.pt")
-
-
 def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Tracking) -> None:
     """Train every run to its end. Needs a Ray session and prepared data.
 
@@ -92,13 +70,29 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
             f"{workers.fewest} workers with {workers.resources} each do not fit, the cluster has room for "
             f"{room}: lower workers.workers, workers.min_workers or workers.cpus_per_worker"
         )
+    with ExitStack() as watching:
+        for run in runs:
+            of = run.settings
+            epochs = of.training.most_epochs
+            watching.enter_context(watched(run.folder, run.name, epochs, of.judged_by, say))
+        fit(runs, workers, tracking.uri)
+    for run in runs:  # all epochs, for a worker may have died before it delivered them
+        if (ended := load_latest(run.folder)) and run.run_id:
+            tracking.log_history(run.run_id, own_history(ended))
+    tracking.deliver()
+
+
+def fit(
+    runs: Sequence[Run],
+    workers: WorkersConfig,
+    tracking_uri: str | None,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> None:
+    """Run the workers until every run is at its end. Raises UserError as a worker did, or if none is left."""
     filesystem, path = runs[0].folder.arrow()
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={
-            "runs": list(runs),
-            "tracking_uri": tracking.uri,
-        },
+        train_loop_config={"runs": list(runs), "tracking_uri": tracking_uri},
         scaling_config=ray.train.ScalingConfig(
             num_workers=(workers.min_workers, workers.workers) if workers.min_workers else workers.workers,
             use_gpu=workers.use_gpu,
@@ -109,26 +103,17 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
-            callbacks=[NoUseTryingAgain()],
+            callbacks=[NoUseTryingAgain(), *callbacks],
         ),
-    )  # fmt: skip
+    )
     try:
-        with ExitStack() as watching:
-            for run in runs:
-                of = run.settings
-                epochs = of.training.most_epochs
-                watching.enter_context(watched(run.folder, of.published_as, epochs, of.judged_by, say))
-            trainer.fit()
+        trainer.fit()
     except ray.train.ControllerError as error:
         if isinstance(error.controller_failure, UserError):
             raise error.controller_failure from None
         raise _failed(runs, error) from error
     except ray.train.TrainingFailedError as error:
         raise _failed(runs, error) from error
-    for run in runs:  # all epochs, for a worker may have died before it delivered them
-        if ended := load_latest(run.folder):
-            tracking.log_history(run.run_id, own_history(ended))
-    tracking.deliver()
 
 
 def check_shares(batch_size: int, workers: WorkersConfig) -> None:
@@ -155,45 +140,21 @@ def _failed(runs: Sequence[Run], error: ray.train.TrainingFailedError) -> UserEr
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """One worker: the plain loop over every run, with this rank's share of every batch."""
+    """One worker: every run, with this rank's share of every batch."""
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    device = get_device()
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    worker = Worker(rank, world_size, device, prepare_model if world_size > 1 else lambda module: module)
-    sender = Sender(config["tracking_uri"])
+    wrap = prepare_model if world_size > 1 else lambda module: module
+    worker = Worker(rank, world_size, get_device(), wrap)
+    uri = config["tracking_uri"]
+    sender = Sender(uri) if uri and rank == 0 else None
     for run in config["runs"]:
-        _train(run, worker, sender)
-    sender.flush(WORKER_FLUSH_S)  # what is left then, the driver delivers from the checkpoints
 
+        def report(metrics: Mapping[str, float], checkpoint: str, run: Run = run) -> None:
+            if sender and run.run_id:
+                sender.log_history(run.run_id, [metrics])
+            # The checkpoint is in storage already; Ray is told only that this epoch is done everywhere.
+            ray.train.report(dict(metrics))
 
-def _train(run: Run, worker: Worker, sender: Sender) -> None:
-    settings, study = run.settings, run.settings.open()
-
-    def report(metrics: Mapping[str, float], checkpoint: str) -> None:
-        if worker.rank == 0:
-            sender.log_history(run.run_id, [metrics])
-            if settings.tracking.tensorboard:
-                folder = settings.tracking.tensorboard / run.folder.name
-                write_scalars(folder, metrics, int(metrics["epoch"]))
-        # The checkpoint is in shared storage already; Ray is told only that this epoch is done everywhere.
-        ray.train.report(dict(metrics))
-
-    begun = load_latest(run.folder)
-    if begun and worker.rank == 0:
-        sender.log_history(run.run_id, own_history(begun))
-    system = study.system(settings.seed, begun and begun["model"])
-    assert isinstance(system, nn.Module)
-    synchronise(system)  # so that the number of workers changes no loss
-    train(
-        system,
-        study,
-        settings.training,
-        seed=settings.seed,
-        folder=run.folder,
-        report=report,
-        identity=study.identity(),
-        configuration=configuration(settings),
-        worker=worker,
-    )
+        train_run(run, worker, report)
+    if sender:
+        sender.flush(WORKER_FLUSH_S)  # what is left then, the driver delivers from the checkpoints

@@ -1,40 +1,29 @@
-"""How many trials the nodes of a cluster hold at a time."""
+"""How many trials a cluster holds at a time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import ray
-
+from etude.cluster import nodes, room_for
 from etude.errors import UserError
 
-PARTS = 10_000  # Ray counts resources in ten-thousandths; so are they divided here, exactly
 
+def concurrency(need: Mapping[str, float], workers: int, most: int | None) -> int:
+    """Trials at a time, each of so many workers that need so much of one node.
 
-def trials_at_once(need: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
-    """How often `need` fits: what is scarcest counts, and no trial takes from two nodes."""
-    whole = {name: round(amount * PARTS) for name, amount in need.items() if amount}
-    assert whole, "a trial needs something"
-    return sum(
-        min(round(node.get(name, 0) * PARTS) // amount for name, amount in whole.items()) for node in nodes
-    )
-
-
-def concurrency(need: Mapping[str, float], most: int | None) -> int:
-    """Trials at a time on the cluster that this process has joined.
-
-    With `most`, nodes that are not there yet may come, so it is taken at its word. Raises UserError if no
-    node holds a trial.
+    With `most`, nodes that this process knows nothing of may come, so it is taken at its word. Raises
+    UserError if no trial fits.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fit = trials_at_once(need, nodes)
     if most is not None:
         return most
+    fit = room_for(need) // workers
     if fit < 1:
         needed = ", ".join(f"{amount:g} {name}" for name, amount in need.items() if amount)
         largest = ", ".join(
-            f"{max((node.get(name, 0) for node in nodes), default=0):g} {name}" for name in need
+            f"{max((node.get(name, 0) for node in nodes()), default=0):g} {name}" for name in need
         )
+        times = f"{workers} times " if workers > 1 else ""
         raise UserError(
-            f"a trial needs {needed} on one node, and the largest have {largest}: lower sweep.cpus_per_trial "
-            "or sweep.gpus_per_trial, or, if the cluster grows by itself, say how far with sweep.concurrent"
+            f"a trial needs {times}{needed} on one node, and the largest have {largest}: lower "
+            "sweep.workers, sweep.cpus_per_trial or sweep.gpus_per_trial, or, if the cluster grows by "
+            "itself, say how far with sweep.concurrent"
         )
     return fit

@@ -11,6 +11,8 @@ os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the sweep unfinis
 
 from ray import tune
 
+from etude.cluster import DRIVER, nodes, times
+from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.storage.files import Files
 from etude.students.cost import Cost
@@ -23,7 +25,14 @@ from etude.tuning.journal import Journal
 from etude.tuning.population import generation_ends, takeovers
 from etude.tuning.scheduler import Journaled, OrderedAsha
 from etude.tuning.search import Proposer, Search
-from etude.tuning.trial import SweepConfig, run_trial, take_over, trial_folder, trial_settings
+from etude.tuning.trial import (
+    SweepConfig,
+    run_trial,
+    run_trial_on_workers,
+    take_over,
+    trial_folder,
+    trial_settings,
+)
 
 
 @dataclass
@@ -130,20 +139,27 @@ def _tune(going: Going, scheduler: Journaled, until: int | None = None) -> None:
     proposer = Proposer(going.journal, going.search, going.total, going.begin, until)
     if not proposer.n_left:
         return
+    alone = sweep.workers == 1
     need = {"CPU": sweep.cpus_per_trial, "GPU": sweep.gpus_per_trial}
-    trainable = tune.with_parameters(run_trial, base=going.settings, sweep=going.folder, until=until)
+    if alone:
+        trainable = tune.with_parameters(run_trial, base=going.settings, sweep=going.folder, until=until)
+    else:
+        trainable = tune.with_parameters(
+            run_trial_on_workers, base=going.settings, sweep=going.folder, workers=sweep.group, until=until
+        )
+    takes = {name: amount for name, amount in need.items() if amount} if alone else _of_a_driver()
     follow = Follow(
         going.journal, going.tracking.sender, going.runs, going.settings.judged_by, going.say, going.total,
     )  # fmt: skip
     filesystem, path = going.folder.arrow()
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {name: amount for name, amount in need.items() if amount}),
+        tune.with_resources(trainable, takes),
         tune_config=tune.TuneConfig(
             search_alg=proposer,
             scheduler=scheduler,
             num_samples=proposer.n_left,
-            max_concurrent_trials=concurrency(need, sweep.concurrent),
-            reuse_actors=True,
+            max_concurrent_trials=concurrency(need, sweep.workers, sweep.concurrent),
+            reuse_actors=alone,
             trial_dirname_creator=lambda trial: f"{trial.config['trial']:03d}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
@@ -156,3 +172,13 @@ def _tune(going: Going, scheduler: Journaled, until: int | None = None) -> None:
         ),
     )
     tuner.fit()
+
+
+def _of_a_driver() -> dict[str, float]:
+    """What a process takes that only waits for a trial's workers: a place on the head, none of their CPUs."""
+    if not times({DRIVER: 1}, nodes()):
+        raise UserError(
+            f"sweep.workers needs a head with the resource {DRIVER}: start it with "
+            f"--resources '{{\"{DRIVER}\": 64}}', as `make up` and deploy/ do"
+        )
+    return {DRIVER: 1}

@@ -1,21 +1,21 @@
 """One trial of a sweep: its configuration, its training, its cost."""
 
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
 
 from etude.config import Section, explain, with_overrides
 from etude.errors import UserError
-from etude.experiments.base import E, Experiment, configuration
+from etude.experiments.base import E, Experiment
 from etude.storage.files import Files
-from etude.tracking.tensorboard import write_scalars
-from etude.training.checkpoint import checkpoint_name, load_latest, newest_first
+from etude.training.checkpoint import checkpoint_name, newest_first
 from etude.training.epoch import Worker
-from etude.training.loop import train
+from etude.training.ray_train import WorkersConfig, check_shares, fit
+from etude.training.run import Run, train_run
 from etude.tuning.population import PopulationConfig
 from etude.tuning.scheduler import AshaConfig
 from etude.tuning.space import Space
@@ -42,9 +42,30 @@ class SweepConfig(Section):
     concurrent: int | None = Field(
         None, ge=1, description="most trials at a time; none: as many as the nodes that are there hold"
     )
-    cpus_per_trial: float = Field(1, gt=0)
-    gpus_per_trial: float = Field(0, ge=0, description="0.5: two trials share a GPU")
+    workers: int = Field(1, ge=1, description="processes that train one trial together, through Ray Train")
+    cpus_per_trial: float = Field(1, gt=0, description="of each of its workers")
+    gpus_per_trial: float = Field(
+        0, ge=0, description="of each of its workers; 0.5: two trials of one worker share a GPU"
+    )
     max_failures: int = Field(1, ge=0, description="restarts of a trial that fails, from its checkpoint")
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> "SweepConfig":
+        if self.workers > 1 and self.gpus_per_trial not in (0, 1):
+            raise ValueError(
+                f"gpus_per_trial {self.gpus_per_trial:g}: each of several workers needs one of its own, or none"
+            )
+        return self
+
+    @property
+    def group(self) -> WorkersConfig:
+        """The workers of one trial."""
+        return WorkersConfig(
+            workers=self.workers,
+            use_gpu=self.gpus_per_trial > 0,
+            cpus_per_worker=self.cpus_per_trial,
+            max_failures=self.max_failures,
+        )
 
 
 def trial_settings(settings: E, overrides: Mapping[str, Any]) -> E:
@@ -76,35 +97,30 @@ def take_over(donor: Files, member: Files, epoch: int) -> None:
 
 
 def run_trial(config: dict[str, Any], base: Experiment, sweep: Files, until: int | None = None) -> None:
-    """Train one trial inside Tune's process, up to epoch `until` if given, reporting every epoch.
+    """Train one trial inside Tune's process, up to epoch `until` if given, reporting every epoch."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    report = lambda metrics, checkpoint: tune.report(dict(metrics))  # noqa: E731
+    train_run(_run(config, base, sweep, until), Worker(device=device), report)
 
-    Epochs that its checkpoint has but the journal has not (the driver was killed between the two) are
+
+def run_trial_on_workers(
+    config: dict[str, Any],
+    base: Experiment,
+    sweep: Files,
+    workers: WorkersConfig,
+    until: int | None = None,
+) -> None:
+    """The same with several workers, which Ray Train starts and Tune's process waits for."""
+    run = _run(config, base, sweep, until)
+    check_shares(run.settings.training.batch_size, workers)
+    fit([run], workers, None, [TuneReportCallback()])
+
+
+def _run(config: dict[str, Any], base: Experiment, sweep: Files, until: int | None) -> Run:
+    """Epochs that its checkpoint has but the journal has not (the driver was killed between the two) are
     reported first, so that every epoch is heard once. The last that was heard is told again: what is to
     become of the trial may not have been decided yet.
     """
     settings, folder = trial_settings(base, config["overrides"]), trial_folder(sweep, config["trial"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    study = settings.open()
-
-    def report(metrics: Mapping[str, float], checkpoint: str) -> None:
-        if settings.tracking.tensorboard:
-            run = settings.tracking.tensorboard / folder.parent.name / folder.name
-            write_scalars(run, metrics, int(metrics["epoch"]))
-        tune.report(dict(metrics))
-
-    begun = load_latest(folder)
-    train(
-        study.system(settings.seed, begun and begun["model"]),
-        study,
-        settings.training,
-        seed=settings.seed,
-        folder=folder,
-        report=report,
-        identity=study.identity(),
-        configuration=configuration(settings),
-        worker=Worker(device=device),
-        replay_after=max(0, config["reported"] - 1),
-        until=until,
-    )
+    heard = max(0, config["reported"] - 1)
+    return Run(f"{sweep.name}/{folder.name}", settings, folder, replay_after=heard, until=until)
