@@ -53,7 +53,7 @@ class SweepConfig(Section):
     def _whole_gpus(self) -> "SweepConfig":
         if self.workers > 1 and self.gpus_per_trial not in (0, 1):
             raise ValueError(
-                f"gpus_per_trial {self.gpus_per_trial:g}: each of several workers needs one of its own, or none"
+                f"gpus_per_trial {self.gpus_per_trial:g}: several workers need one each, or none"
             )
         return self
 
