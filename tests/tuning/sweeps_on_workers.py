@@ -15,7 +15,6 @@ from etude.services.session import connect
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_latest
 from etude.tuning.scheduler import AshaConfig
-from etude.tuning.space import Distribution
 from etude.tuning.sweep import run_sweep, trial_folder
 from etude.tuning.trial import SweepConfig
 from tests.support.emotion import synthetic_experiment
