@@ -27,14 +27,15 @@ def main(argv: list[str]) -> int:
     if chosen.head:
         say(f"{chosen.head} takes this token and runs Ray {require_dashboard(chosen.head)}, as here")
         return 0
-    n_problems = 0
+    n_problems, start = 0, "ray up"
     for finding in examine_cluster(chosen.file, Path.cwd()):
         say(str(finding))
         n_problems += finding.state == "problem"
+        start = "kubectl apply -f" if finding.name == "RayJob" else start
     if n_problems:
         say(f"{n_problems} problem{'s' if n_problems > 1 else ''}: mend them, then run this again")
         return 1
-    say(f"all is well; next: ray up {chosen.file} (what it costs is in deploy/README.md)")
+    say(f"all is well; next: {start} {chosen.file} (what it costs is in deploy/README.md)")
     return 0
 
 

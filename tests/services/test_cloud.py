@@ -15,7 +15,9 @@ import yaml
 from aiohttp import web
 from moto.server import ThreadedMotoServer
 
-from etude.services.cloud import QUOTAS, examine_cluster
+from etude.errors import UserError
+from etude.services import cloud
+from etude.services.cloud import QUOTAS, Cluster, examine_cluster
 from etude.services.daemon import free_port
 from etude.services.findings import Finding
 from tests.support.serving import serving
@@ -106,6 +108,10 @@ def found(folder: Path) -> dict[str, Finding]:
     return findings
 
 
+def cluster(folder: Path) -> Cluster:
+    return Cluster(yaml.safe_load((folder / "cluster.yaml").read_text()), folder)
+
+
 def changed(folder: Path, old: str, new: str) -> None:
     path = folder / "cluster.yaml"
     assert old in path.read_text()
@@ -146,32 +152,35 @@ def test_what_aws_denies_is_told_in_its_words(folder: Path, monkeypatch: pytest.
     app.router.add_route("*", "/{path:.*}", deny)
     with serving(app) as port:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}")
-        finding = found(folder)["bucket"]
-    assert finding.state == "problem"
-    assert finding.text.endswith(
-        "You may not (AccessDenied): allow it in IAM; deploy/README.md lists the rights"
-    )
+        with pytest.raises(
+            UserError, match=r"You may not \(AccessDenied\): allow it in IAM; deploy/README\.md"
+        ):
+            cloud.bucket(cluster(folder))
 
 
 def test_a_bucket_that_is_not_there_or_elsewhere_is_told(folder: Path) -> None:
     text = (folder / "cluster.yaml").read_text()
     name = text.split("ETUDE_STORAGE=s3://")[1].split("/")[0]
     changed(folder, name, "nobody-has-this")
-    assert "(NoSuchBucket): make it with `aws s3 mb`" in found(folder)["bucket"].text
+    with pytest.raises(UserError, match=r"\(NoSuchBucket\): make it with `aws s3 mb`"):
+        cloud.bucket(cluster(folder))
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=f"{name}-east")
     changed(folder, "nobody-has-this", f"{name}-east")
-    assert "is in us-east-1, the machines in us-west-2" in found(folder)["bucket"].text
+    with pytest.raises(UserError, match=r"is in us-east-1, the machines in us-west-2"):
+        cloud.bucket(cluster(folder))
     changed(folder, f"s3://{name}-east/etude", "/mnt/share")
-    assert "give s3://bucket/prefix" in found(folder)["bucket"].text
+    with pytest.raises(UserError, match=r"give s3://bucket/prefix"):
+        cloud.bucket(cluster(folder))
 
 
 def test_a_quota_that_is_too_small_is_told_with_its_code(
     folder: Path, quotas: tuple[dict[str, float], str]
 ) -> None:
     quotas[0]["L-3819A6DF"] = 0.0  # a new account's, for GPUs on the spot market
-    finding = found(folder)["quota"]
-    assert finding.state == "problem"
-    assert "G and VT, spot, have 32 vCPUs, and your quota L-3819A6DF in us-west-2 is 0" in finding.text
+    with pytest.raises(
+        UserError, match=r"VT, spot, have 32 vCPUs, and your quota L-3819A6DF in us-west-2 is 0"
+    ):
+        cloud.quota(cluster(folder))
 
 
 def test_a_group_open_to_the_internet_is_a_problem(folder: Path, aws: Any) -> None:
@@ -180,23 +189,26 @@ def test_a_group_open_to_the_internet_is_a_problem(folder: Path, aws: Any) -> No
         GroupId=group["node_config"]["SecurityGroupIds"][0],
         IpProtocol="tcp", FromPort=8265, ToPort=8265, CidrIp="0.0.0.0/0",
     )  # fmt: skip
-    assert "lets the whole internet in" in found(folder)["machines"].text
+    with pytest.raises(UserError, match=r"lets the whole internet in"):
+        cloud.machines(cluster(folder))
 
 
 def test_values_that_were_not_edited_are_found(folder: Path) -> None:
     shutil.copy(REPOSITORY / "cluster.yaml", folder)
-    finding = found(folder)["machines"]
-    assert finding.state == "problem"
-    assert finding.text.startswith("head could not be started: The security group ")
-    assert "sg-00000000000000000" in finding.text
+    with pytest.raises(
+        UserError, match=r"head could not be started: The security group .*sg-00000000000000000"
+    ):
+        cloud.machines(cluster(folder))
 
 
 def test_a_token_that_is_missing_or_open_to_others_is_told(folder: Path) -> None:
     token = folder / ".ray" / "auth_token"
     token.chmod(0o644)
-    assert "chmod 600 ~/.ray/auth_token" in found(folder)["token"].text
+    with pytest.raises(UserError, match=r"chmod 600 ~/.ray/auth_token"):
+        cloud.token(cluster(folder))
     token.unlink()
-    assert "ray get-auth-token --generate" in found(folder)["token"].text
+    with pytest.raises(UserError, match=r"ray get-auth-token --generate"):
+        cloud.token(cluster(folder))
 
 
 def test_an_image_of_another_ray_is_told_beside_the_rest(folder: Path) -> None:

@@ -58,7 +58,7 @@ def examine_cluster(path: Path, folder: Path) -> Iterator[Finding]:
         return
     if any(isinstance(one, dict) and one.get("kind") == "RayJob" for one in documents):
         said = kuberay_problems(documents)
-        yield Finding("file", "problem" if said else "ok", "\n".join(said) or f"{path} is a RayJob")
+        yield Finding("RayJob", "problem" if said else "ok", "\n".join(said) or f"{path} is valid")
         return
     config = documents[0] if len(documents) == 1 and isinstance(documents[0], dict) else {}
     if said := problems(config):
