@@ -20,7 +20,7 @@ def test_a_process_of_every_step_is_killed(cluster: Nodes, light: Light) -> None
     """An actor that fetches, one that listens, and a worker that has written and not yet said so."""
     driver = cluster.drive(DRIVER, json.dumps(asdict(light)))
     killed = {}
-    # Fetching runs ahead of the rest, so it is half done when there are shards.
+    # Fetching runs ahead of the rest: once there are shards it may be over.
     for step, shards in (("fetch", 0), ("featurize", 2), ("write", 4)):
         wait_for(lambda step=step, shards=shards: noted(light, step) and committed(light) >= shards, driver)  # type: ignore[misc]
         (Path(light.notes) / f"kill-{step}").touch()
