@@ -24,8 +24,8 @@ def cluster() -> Iterator[Nodes]:
 
 @pytest.fixture
 def light(tmp_path: Path) -> Light:
-    """Tracks that take some ten seconds through two nodes."""
-    return Light(str(tmp_path / "store"), str(tmp_path / "notes"), tracks=300, latency_s=0.25)
+    """Tracks that take some ten seconds through two nodes, most of it for a teacher that is slow."""
+    return Light(str(tmp_path / "store"), str(tmp_path / "notes"), tracks=300, latency_s=0.1, listen_s=0.06)
 
 
 @pytest.fixture(autouse=True)

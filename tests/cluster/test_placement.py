@@ -15,7 +15,9 @@ DRIVER = "tests.support.light"
 @pytest.mark.slow
 def test_every_node_takes_part(cluster: Nodes, light: Light) -> None:
     """A smaller run of benchmarks/scale.py, without its figures."""
-    came = outcome(cluster.drive(DRIVER, json.dumps(asdict(replace(light, tracks=1000, latency_s=0.02)))))
+    came = outcome(
+        cluster.drive(DRIVER, json.dumps(asdict(replace(light, tracks=1000, latency_s=0.02, listen_s=0))))
+    )
     assert came.prepared + came.quarantined == came.total == 1000
     exact(replace(light, tracks=1000))
     for step in ("fetch", "featurize"):
@@ -26,7 +28,7 @@ def test_every_node_takes_part(cluster: Nodes, light: Light) -> None:
 def test_teachers_go_to_the_gpus_and_nothing_else_does(light: Light) -> None:
     """The GPUs are simulated: nodes say that they have them, and the teacher works on the CPU."""
     with nodes({"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}, {"num_cpus": 1, "num_gpus": 1}) as three:
-        on_gpus = replace(light, tracks=200, latency_s=0.05, gpus_per_actor=1)
+        on_gpus = replace(light, tracks=200, latency_s=0.05, listen_s=0.05, gpus_per_actor=1)
         outcome(three.drive(DRIVER, json.dumps(asdict(on_gpus))))
         head, *with_gpu = (node.id for node in three.nodes)
         assert sorted(noted(light, "featurize").values()) == sorted(with_gpu)

@@ -1,6 +1,7 @@
 """The pipeline prepares what can be prepared, explains the rest, and never does anything twice."""
 
 import asyncio
+import errno
 import io
 import json
 from dataclasses import asdict, replace
@@ -321,6 +322,20 @@ def test_a_source_that_gave_up_is_not_asked_again(tmp_path: Path, library: Path)
     )
     assert (row["status"], len(asked)) == ("unreachable", 1)
     assert row["reason"] == "cannot be fetched: the server is down"
+
+
+def test_a_full_disk_is_no_fault_of_a_track(tmp_path: Path, library: Path) -> None:
+    job = job_for(tmp_path / "home", library)
+
+    class Full:
+        async def fetch(self, track: Track) -> bytes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    fetch = Fetch(job.source, job.cache, attempts=3, concurrency=1)
+    fetch._source = Full()  # type: ignore[assignment]
+    track = next(build_source(job.source, job.cache).tracks())
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(fetch._fetch({"track": json.dumps(asdict(track))}))
 
 
 class Refusing:

@@ -58,6 +58,7 @@ class Light:
     notes: str  # a folder for what actors and tasks note
     tracks: int = 200
     latency_s: float = 0.05  # that a file takes to come
+    listen_s: float = 0  # that a teacher takes for a track
     gpus_per_actor: float = 0
     shard_tracks: int = 8
     wait_for_cpus: int = 0  # which nodes bring that come by themselves
@@ -152,6 +153,7 @@ def swapped(light: Light) -> None:
 
         def __call__(self, batch: pa.Table) -> pa.Table:
             features = super().__call__(batch)
+            time.sleep(light.listen_s * batch.num_rows)
             note("featurize")
             return features
 
