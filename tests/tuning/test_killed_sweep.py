@@ -132,6 +132,6 @@ def test_a_population_that_never_takes_over_is_plain_training(
         ("plain", {"asha": {"grace_epochs": 4}}),
         ("members", {"population": {"every_epochs": 2, "quantile": 0.0}}),
     ):
-        sweep = SweepConfig(name=name, space=RATE, trials=2, **more)
+        sweep = SweepConfig(name=name, space=RATE, trials=1, **more)
         found.append(figures(run_sweep(settings, sweep, tracking, {}, print)))
     assert found[0] == found[1]
