@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from etude.errors import UserError
 from etude.experiments.audio import AudioExperiment
+from etude.storage.files import Files
 from etude.tuning.journal import Entry, Journal
 from etude.tuning.population import (
     PopulationConfig,
@@ -103,7 +104,7 @@ def test_a_takeover_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
     (donor / "best_loss.pt").write_bytes(b"good")
     (member / "best.pt").write_bytes(b"good")  # here it was cut off
     for _ in range(2):
-        take_over(donor, member, 4)
+        take_over(Files(donor), Files(member), 4)
         assert {path.name for path in member.iterdir()} == {"epoch-0004.pt", "best.pt", "best_loss.pt"}
         assert {path.read_bytes() for path in member.iterdir()} == {b"good"}
 
