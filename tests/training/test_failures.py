@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed
 from mlflow.tracking import MlflowClient
+from torch.nn.parallel import DistributedDataParallel
 
 from etude.config import load
 from etude.errors import UserError
@@ -11,12 +14,13 @@ from etude.experiments.emotion import EmotionExperiment
 from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_latest
-from etude.training.loop import train
+from etude.training.epoch import Worker
 from etude.training.ray_train import WorkersConfig, train_on_workers
-from etude.training.run import Run
+from etude.training.run import Run, train_run
 from etude.workflow import TrainSettings
 from tests.support.emotion import synthetic_experiment
 from tests.support.mortal import Mortal
+from tests.support.ranks import on_two_ranks
 from tests.support.threads import one_thread
 
 
@@ -41,16 +45,25 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> EmotionExperiment:
     return synthetic_experiment(tmp_path_factory.mktemp("mortal"), *WORDS, n=60)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(experiment: EmotionExperiment, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """The losses of the plain loop."""
-    study, folder = experiment.open(), tmp_path_factory.mktemp("plain")
+def alone(experiment: EmotionExperiment, folder: Path) -> list[float]:
+    """The losses of a run in this process, which nothing disturbs."""
     with one_thread():
-        train(
-            study.system(experiment.seed), study, experiment.training, seed=experiment.seed, folder=folder,
-            report=lambda metrics, path: None, identity=study.identity(),
-        )  # fmt: skip
+        train_run(Run("alone", experiment, Files(folder)), Worker(), lambda metrics, checkpoint: None)
     return losses(folder)
+
+
+def _beside_another(rank: int, experiment: EmotionExperiment, folder: Path) -> torch.Tensor:
+    worker = Worker(rank, 2, wrap=DistributedDataParallel)
+    train_run(Run("pair", experiment, Files(folder)), worker, lambda metrics, checkpoint: None)
+    torch.distributed.barrier()
+    return torch.tensor(losses(folder), dtype=torch.float64)
+
+
+def as_a_pair(experiment: EmotionExperiment, folder: Path) -> list[float]:
+    """The same of two processes that train together."""
+    folder.mkdir()
+    first, _ = on_two_ranks(_beside_another, folder, experiment, folder / "run")
+    return list(map(float, first))
 
 
 def losses(folder: Path) -> list[float]:
@@ -66,8 +79,8 @@ def losses(folder: Path) -> list[float]:
     ids=["one worker", "one of two workers"],
 )
 def test_a_killed_worker_changes_no_loss(
-    experiment: EmotionExperiment, undisturbed: list[float], ray_session: None, mlflow_uri: str,
-    tmp_path: Path, workers: int, dies_at: tuple[tuple[int, int, int], ...],
+    experiment: EmotionExperiment, ray_session: None, mlflow_uri: str, tmp_path: Path,
+    workers: int, dies_at: tuple[tuple[int, int, int], ...],
 ) -> None:  # fmt: skip
     """Once in the middle of an epoch and once on the boundary between two."""
     mortal = Mortal(**experiment.model_dump(), deaths=tmp_path / "deaths", dies_at=dies_at)
@@ -75,7 +88,8 @@ def test_a_killed_worker_changes_no_loss(
     run = Run("mortal", mortal, Files(tmp_path / "run"), tracking.run(str(tmp_path), "mortal"))
     train_on_workers([run], WorkersConfig(workers=workers), tracking)
     assert {path.name for path in mortal.deaths.iterdir()} == {"-".join(map(str, at)) for at in dies_at}
-    assert losses(Path(run.folder.root)) == pytest.approx(undisturbed, abs=1e-5)
+    undisturbed = (alone if workers == 1 else as_a_pair)(experiment, tmp_path / "undisturbed")
+    assert losses(Path(run.folder.root)) == pytest.approx(undisturbed, abs=1e-7)
     history = MlflowClient(mlflow_uri).get_metric_history(run.run_id, "train/loss")
     assert sorted(point.step for point in history) == [1, 2, 3]
 

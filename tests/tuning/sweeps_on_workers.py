@@ -25,7 +25,7 @@ WORDS = (
     "--student.dropout",
     "0",
     "--training.epochs",
-    "3",
+    "2",
     "--training.batch_size",
     "16",
 )
