@@ -156,7 +156,6 @@ def test_two_that_send_the_same_at_once_double_nothing(tracking: Tracking, mlflo
     assert points(mlflow_uri, run_id) == expected(HISTORY)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_both_stores_keep_a_point_that_comes_twice_once(database: str, tmp_path: Path) -> None:
     """The ground on which `at least once` becomes `once`."""
