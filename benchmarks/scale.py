@@ -38,7 +38,10 @@ def prepare(n_nodes: int, tracks: int, latency_s: float) -> dict[str, Any]:
             raise RuntimeError(f"preparing failed:\n{err}")
         noted = [path.name.split("-") for path in notes.iterdir()]
         took_part = {step: len({node for what, _, node in noted if what == step}) for step, *_ in noted}
-        return {**json.loads(out.splitlines()[-1]), "took_part": took_part}
+        return {
+            **json.loads(next(line for line in out.splitlines() if line.startswith("{"))),
+            "took_part": took_part,
+        }
 
 
 def main(argv: list[str]) -> int:
