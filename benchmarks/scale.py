@@ -6,8 +6,8 @@ Each cluster is simulated on this machine: a Ray node of one CPU is a set of pro
 real one, `etude.data.prepare`. What is made cheap is its input: half a second of a tone a track, each of
 which takes `--latency-ms` to come (an asyncio.sleep in the source, 4 under way on each node), a small mel,
 and a teacher that measures loudness. So fetching is the bottleneck, as with a server far away. Baseline: the
-same tracks through one node, in the same run. A rate is that from when every node is at work until nineteen
-of twenty tracks are done; how long the first shard took, for the actors to start, is told beside it.
+same tracks through one node, in the same run. A rate is that from the first files that came to the last
+shard; how long the first shard took, for the teachers to start, is told beside it.
 """
 
 import argparse
@@ -38,7 +38,10 @@ def prepare(n_nodes: int, tracks: int, latency_s: float) -> dict[str, Any]:
             raise RuntimeError(f"preparing failed:\n{err}")
         noted = [path.name.split("-") for path in notes.iterdir()]
         took_part = {step: len({node for what, _, node in noted if what == step}) for step, *_ in noted}
-        return {**json.loads(out.splitlines()[-1]), "took_part": took_part}
+        return {
+            **json.loads(next(line for line in out.splitlines() if line.startswith("{"))),
+            "took_part": took_part,
+        }
 
 
 def main(argv: list[str]) -> int:

@@ -13,13 +13,13 @@ from etude.data.ray_data import Cluster, cluster, prepare_context, rows_of
 from etude.errors import UserError
 
 
-def test_a_full_disk_in_a_worker_is_one_here_and_says_where(ray_session: None) -> None:
+def test_a_full_disk_in_a_worker_is_one_here(ray_session: None) -> None:
     def full(batch: pa.Table) -> pa.Table:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/store/shard")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     prepare_context()
     dataset = ray.data.range(2).map_batches(full, batch_format="pyarrow", batch_size=None)
-    with pytest.raises(OSError, match="No space left on device for a node: '/store/shard'") as caught:
+    with pytest.raises(OSError, match=r"No space left on device for a node$") as caught:
         list(rows_of(dataset))
     assert caught.value.errno == errno.ENOSPC
 

@@ -73,7 +73,7 @@ class Came:
     prepared: int
     quarantined: int
     unreachable: int
-    rate: float  # tracks a second, once every node is at work
+    rate: float  # tracks a second, from the first files that came to the last shard
     start_s: float  # until the first shard: mostly actors that start
     peak_mb: float  # of the driver's memory
 
@@ -193,21 +193,15 @@ def main(argv: list[str]) -> int:
     while ray.cluster_resources().get("CPU", 0) < light.wait_for_cpus:
         time.sleep(0.1)
     swapped(light)
-    cpus = int(ray.cluster_resources()["CPU"])
     started, first = time.perf_counter(), 0.0
-    steady: list[tuple[float, int]] = []  # from when all listen until the last blocks are under way
 
     def progress(done: int, total: int, seconds: float) -> None:
         nonlocal first
         first = first or (time.perf_counter() - started if done else 0.0)
-        all_listen = steady or len([*Path(light.notes).glob("featurize-*")]) >= cpus
-        if done and all_listen and done <= 0.95 * total:
-            steady[1:] = [(time.perf_counter(), done)]
 
     report = pipeline.prepare(job_of(light), progress, plan_of(light))
-    rate = 0.0
-    if len(steady) > 1 and steady[-1][0] > steady[0][0]:
-        rate = (steady[-1][1] - steady[0][1]) / (steady[-1][0] - steady[0][0])
+    fetched = [path.stat().st_mtime for path in Path(light.notes).glob("fetch-*")]
+    rate = report.total / (time.time() - min(fetched)) if fetched else 0.0
     came = Came(
         report.total, report.found, report.prepared, len(report.quarantined), len(report.unreachable),
         rate, first, peak_mb(),
@@ -220,7 +214,13 @@ def outcome(driver: "subprocess.Popen[str]", within_s: float = 120) -> Came:
     """Wait for a driver that must end well."""
     out, err = driver.communicate(timeout=within_s)
     assert driver.returncode == 0, err
-    return Came(**json.loads(out.splitlines()[-1]))
+    return told(out)
+
+
+def told(out: str) -> Came:
+    """What a driver printed; Ray prints there too, when it wants to."""
+    (line,) = (line for line in out.splitlines() if line.startswith('{"total"'))
+    return Came(**json.loads(line))
 
 
 def exact(light: Light) -> None:

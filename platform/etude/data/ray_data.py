@@ -77,10 +77,10 @@ def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
         raise OSError(errno.ENOSPC, "no space left where Ray keeps its objects") from error
     except RayTaskError as error:
         cause = error.cause
-        if isinstance(cause, UserError):
-            raise cause from error
+        if isinstance(cause, UserError):  # Ray adds how often it tried
+            raise UserError(str(cause).split("\nFailed to ")[0]) from error
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-            raise OSError(cause.errno, f"{cause.strerror} for a node", cause.filename) from error
+            raise OSError(cause.errno, f"{cause.strerror} for a node") from error
         raise
     except ExecutionTimeoutError as error:
         still_s = dataset.context.execution_no_progress_timeout_s
