@@ -30,6 +30,7 @@ from etude.services import daemon
 # Ray takes 127.0.0.1 for the machine's outer address and listens everywhere, unless it is told what it
 # assumes on Windows and macOS: that a head of one machine needs the loopback only.
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+DASHBOARD = "RAY_API_SERVER_ADDRESS"  # by which Ray's own processes find it, too
 # Places on the head for processes that wait for workers elsewhere, `etude.cluster.DRIVER`.
 PLACES = {"train_driver": 64}
 SECRETS = frozenset({"api_key", "dsn", "password", "token"})  # keys that no command line should hold
@@ -102,6 +103,7 @@ def _start_ray(home: Path, folder: Path, ports: Ports, tracking_uri: str) -> dae
     env = ray_environment(home) | {
         "MLFLOW_TRACKING_URI": tracking_uri,
         "ETUDE_HOME": str(home),
+        DASHBOARD: address,
         # Jobs must find this environment's python, whatever the shell's PATH says.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
@@ -144,7 +146,7 @@ def up(home: Path, ports: Ports) -> dict[str, str]:
     tracking_uri = mlflow_server(home, ports.mlflow)
     dashboard = ray_head(home, ports, tracking_uri)
     env = ray_environment(home) | {
-        "RAY_API_SERVER_ADDRESS": dashboard,
+        DASHBOARD: dashboard,
         "MLFLOW_TRACKING_URI": tracking_uri,
         "ETUDE_HOME": str(home),
     }
@@ -164,7 +166,7 @@ def submit(home: Path, words: list[str]) -> int:
             name = f"ETUDE_{key.upper().replace('.', '__')}"
             raise UserError(f"--{key} would be read by all on this machine: put it into .env as {name}=...")
     ray = str(Path(sys.executable).with_name("ray"))
-    env = {**os.environ, **ray_environment(home), "RAY_API_SERVER_ADDRESS": head.address}
+    env = {**os.environ, **ray_environment(home), DASHBOARD: head.address}
     env["PYTHONUNBUFFERED"] = "1"  # progress reaches a pipe as it happens
     job = f"etude-{uuid.uuid4().hex[:12]}"
     # A job's environment is the head's. What this shell says of Etude goes along in a file that only its
@@ -215,7 +217,7 @@ def main(argv: list[str]) -> int:
         print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
         return 0
     env = up(home, Ports.from_environment())
-    print(f"Ray dashboard  {env['RAY_API_SERVER_ADDRESS']}   token: {env['RAY_AUTH_TOKEN_PATH']}")
+    print(f"Ray dashboard  {env[DASHBOARD]}   token: {env['RAY_AUTH_TOKEN_PATH']}")
     print(f"MLflow         {env['MLFLOW_TRACKING_URI']}")
     return 0
 

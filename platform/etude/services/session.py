@@ -12,7 +12,7 @@ from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.services import daemon
 from etude.services.head import require_head
-from etude.services.local import PLACES, mlflow_server, ray_environment
+from etude.services.local import DASHBOARD, PLACES, mlflow_server, ray_environment
 from etude.tracking.mlflow import Tracking
 
 
@@ -37,10 +37,14 @@ def connect(home: Path) -> str:
         head = daemon.find(home / "services", "ray")
         if head:
             options["address"] = f"127.0.0.1:{head.ports[0]}"
-        else:  # Tune with Train leaks placement groups without a dashboard
+        else:
+            # Where a trial with workers was stopped, an actor of Ray's asks the dashboard whether to free
+            # their places, and would ask that of the machine's newest cluster.
+            port = daemon.free_port()
+            os.environ[DASHBOARD] = f"http://127.0.0.1:{port}"
             options |= {
                 "address": "local", "resources": PLACES,
-                "include_dashboard": True, "dashboard_host": "127.0.0.1",
+                "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port,
             }  # fmt: skip
     elif (address := os.environ["RAY_ADDRESS"]) not in ("auto", "local") and not ray.is_initialized():
         require_head(address)
