@@ -62,6 +62,7 @@ class Light:
     gpus_per_actor: float = 0
     shard_tracks: int = 8
     wait_for_cpus: int = 0  # which nodes bring that come by themselves
+    together: int = 0  # no file comes before so many teachers are there: their start is not measured
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Came:
     prepared: int
     quarantined: int
     unreachable: int
-    rate: float  # tracks a second, from the first files that came to the last shard
+    rate: float  # tracks a second, from when all teachers had started to the last shard
     start_s: float  # until the first shard: mostly actors that start
     peak_mb: float  # of the driver's memory
 
@@ -142,6 +143,8 @@ def swapped(light: Light) -> None:
             self._source = Tones(light.tracks, light.latency_s)  # type: ignore[assignment]
 
         async def __call__(self, batch: pa.Table) -> pa.Table:
+            while len(listening(light)) < light.together:
+                await asyncio.sleep(0.1)
             fetched = await super().__call__(batch)
             note("fetch")
             return fetched
@@ -150,6 +153,7 @@ def swapped(light: Light) -> None:
         def __init__(self, recipe: FeatureRecipe, teachers: Any, *limits: float, device: str = "cpu") -> None:
             super().__init__(recipe, (), *limits[:2])  # what is a GPU here is only called one
             self._teachers = [Loudness()]
+            (Path(light.notes) / f"listening-{os.getpid()}").touch()
 
         def __call__(self, batch: pa.Table) -> pa.Table:
             features = super().__call__(batch)
@@ -164,6 +168,11 @@ def swapped(light: Light) -> None:
 
     pipeline.Fetch, pipeline.Featurize = LightFetch, LightFeaturize  # type: ignore[misc]
     pipeline.write_rows = light_write
+
+
+def listening(light: Light) -> list[Path]:
+    """A note of every teacher that has started."""
+    return [*Path(light.notes).glob("listening-*")]
 
 
 def noting(folder: Path) -> Callable[[str], None]:
@@ -200,8 +209,8 @@ def main(argv: list[str]) -> int:
         first = first or (time.perf_counter() - started if done else 0.0)
 
     report = pipeline.prepare(job_of(light), progress, plan_of(light))
-    fetched = [path.stat().st_mtime for path in Path(light.notes).glob("fetch-*")]
-    rate = report.total / (time.time() - min(fetched)) if fetched else 0.0
+    started_s = [path.stat().st_mtime for path in listening(light)]
+    rate = report.total / (time.time() - max(started_s)) if started_s else 0.0
     came = Came(
         report.total, report.found, report.prepared, len(report.quarantined), len(report.unreachable),
         rate, first, peak_mb(),

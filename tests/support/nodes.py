@@ -98,12 +98,15 @@ def nodes(*resources: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterat
 def main(argv: Sequence[str]) -> None:
     from ray.cluster_utils import Cluster
 
+    from etude.services.daemon import free_port
+
     cluster = Cluster()
     for resources in json.loads(argv[0]):
         cluster.add_node(
             **{"node_ip_address": "127.0.0.1"} | resources,
             object_store_memory=STORE_BYTES,
             include_dashboard=False,
+            dashboard_port=free_port(),
         )
     every = [cluster.head_node, *(node for node in cluster.list_all_nodes() if node is not cluster.head_node)]
     found = [{"id": node.node_id, "raylet": node.all_processes["raylet"][0].process.pid} for node in every]
