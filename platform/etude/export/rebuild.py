@@ -42,9 +42,9 @@ log = logging.getLogger(__name__)
 def find_checkpoint(path: str | Path) -> str:
     """A checkpoint, or the best one of a run's folder, by its address. Raises UserError if there is none."""
     around, name = split(path)
-    for files, file in ((around, name), (around.at(name), "best.pt")):
-        if files.exists(file):
-            return files.address(file)
+    for file in (name, f"{name}/best.pt"):
+        if around.exists(file):
+            return around.address(file)
     raise UserError(f"there is no {around.address(name)}: give a checkpoint, or the folder of a run")
 
 
