@@ -40,7 +40,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
 
 def figures(result: SweepResult) -> dict[str, Any]:
     """All that a sweep decided and found, without times."""
-    journal = Journal(result.folder / "journal.jsonl")
+    journal = Journal(result.folder.address("journal.jsonl"))
     return {
         "proposed": [
             (n, next(e for e in journal.entries if e.trial == n).overrides) for n in journal.proposed()
@@ -98,7 +98,7 @@ def test_a_sweep_that_is_killed_equals_one_left_alone(
     file.write_bytes(pickle.dumps((settings, sweep, mlflow_uri, address)))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     lines = partial(n_lines, tmp_path / "home" / "sweeps", sweep.name)
-    all_lines = len(Journal(whole.folder / "journal.jsonl").entries)
+    all_lines = len(Journal(whole.folder.address("journal.jsonl")).entries)
     for share in KILLS[kind]:
         killed(file, lines, round(share * all_lines))
         assert lines() < all_lines
