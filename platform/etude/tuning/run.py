@@ -89,9 +89,9 @@ class Going:
         self.tracking.sender.log_params(self.runs[number], chosen.model_dump())
 
     def make_up(self) -> None:
-        """Hand over what an earlier driver has not delivered: reported epochs, and how trials ended."""
+        """Hand over what an earlier driver has not delivered: parameters, epochs, and how trials ended."""
         for number in self.journal.proposed():
-            self.cost(number, self.journal.overrides(number))
+            self.begin(number, self.journal.overrides(number))
             state = load_latest(trial_folder(self.folder, number))
             history = own_history(state) if state else []
             reported = [one for one in history if one["epoch"] <= self.journal.reported_epoch(number)]
