@@ -74,7 +74,7 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
         for run in runs:
             of = run.settings
             epochs = of.training.most_epochs
-            watching.enter_context(watched(run.folder, run.name, epochs, of.judged_by, say))
+            watching.enter_context(watched(run.folder, of.published_as, epochs, of.judged_by, say))
         fit(runs, workers, tracking.uri)
     for run in runs:  # all epochs, for a worker may have died before it delivered them
         if (ended := load_latest(run.folder)) and run.run_id:
