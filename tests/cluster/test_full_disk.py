@@ -1,6 +1,7 @@
 """A disk that is really full: one sentence, nothing by halves, and the same command ends well with room."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -11,6 +12,7 @@ import pytest
 from etude.data.store import Store
 from etude.experiments.audio import AudioExperiment
 from etude.export.onnx import read_metadata
+from etude.storage.files import Files
 from etude.training.checkpoint import load_checkpoint, newest_first
 from tests.cluster.conftest import committed, wait_for
 from tests.cluster.disk import Disk, small_disk
@@ -20,8 +22,10 @@ from tests.support.nodes import REPOSITORY, nodes
 
 
 def run(disk: Disk, *command: str) -> "subprocess.CompletedProcess[str]":
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "platform")])  # its folder is another's there
     return subprocess.run(
-        [*disk.prefix, sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=150
+        [*disk.prefix, sys.executable, *command], env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True, text=True, timeout=150,
     )  # fmt: skip
 
 
@@ -63,7 +67,7 @@ def test_while_checkpointing(tmp_path: Path) -> None:
         full = run(disk, "-m", "tests.cluster.trains", str(disk.path), "2")
         says_so(full.returncode, full.stderr)
         folder = disk.seen / "run"
-        assert [load_checkpoint(path)["epoch"] for path in newest_first(folder)] == [2, 1]
+        assert [load_checkpoint(folder / name)["epoch"] for name in newest_first(Files(folder))] == [2, 1]
         assert load_checkpoint(folder / "best.pt")["epoch"] <= 2
         assert not [*folder.glob("*.tmp")]
         disk.make_room()
