@@ -1,6 +1,6 @@
 """How preparing grows with the nodes, and the driver's memory with the tracks.
 
-    python benchmarks/scale.py [--tracks 20000] [--nodes 1 2 4] [--latency-ms 50] [--few 5000]
+    python benchmarks/scale.py [--tracks 20000] [--nodes 1 2 4] [--latency-ms 200] [--few 5000]
 
 Each cluster is simulated on this machine: a Ray node of one CPU is a set of processes. The pipeline is the
 real one, `etude.data.prepare`. What is made cheap is its input: half a second of a tone a track, each of
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--tracks", type=int, default=20_000)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--latency-ms", type=float, default=50)
+    parser.add_argument("--latency-ms", type=float, default=200)
     parser.add_argument("--few", type=int, default=5_000, help="tracks of the run whose memory is compared")
     chosen = parser.parse_args(argv)
     latency_s = chosen.latency_ms / 1000

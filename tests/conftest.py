@@ -18,6 +18,7 @@ os.environ |= {
     "RAY_AUTH_TOKEN_PATH": str(_token),
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on the loopback only
     "ETUDE_HOME": "/nonexistent",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as services/local.py has it
 }
 for _name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)

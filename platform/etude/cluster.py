@@ -16,9 +16,10 @@ def nodes() -> list[Resources]:
 
 
 def may_start() -> list[tuple[int, Resources]]:
-    """How many nodes of each kind an autoscaler keeps at most; empty for a cluster that does not grow.
+    """How many nodes of each kind an autoscaler keeps at most, as `etude.services.growth` told Ray.
 
-    A kind without a limit is left out: it counts with those nodes that are there.
+    Empty for a cluster that does not grow. A kind without a limit is left out: it counts with those nodes
+    that are there.
     """
     config = state.get_cluster_config()
     groups = config.node_group_configs if config else ()
@@ -37,3 +38,8 @@ def times(need: Resources, those: Iterable[Resources]) -> int:
 def room_for(need: Resources) -> int:
     """How often `need` fits at once, also on nodes that may still come. Needs a Ray session."""
     return max(times(need, nodes()), sum(count * times(need, [node]) for count, node in may_start()))
+
+
+def largest(resource: str) -> float:
+    """The most of a resource on any node that is there or may come. Needs a Ray session."""
+    return max((node.get(resource, 0) for node in (*nodes(), *(kind for _, kind in may_start()))), default=0)

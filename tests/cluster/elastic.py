@@ -1,6 +1,6 @@
 """Train an emotion model on as many of two workers as there are; prints losses and workers of every epoch.
 
-python -m tests.cluster.elastic EXPERIMENT.json FOLDER MLFLOW_URI
+python -m tests.cluster.elastic EXPERIMENT.json FOLDER MLFLOW_URI FEWEST
 """
 
 import json
@@ -21,10 +21,11 @@ from tests.support.mortal import Mortal
 
 def main(argv: list[str]) -> int:
     experiment, folder, uri = Mortal(**json.loads(Path(argv[0]).read_text())), Path(argv[1]), argv[2]
+    elastic = WorkersConfig(workers=2, min_workers=int(argv[3]))
     ray.init()
     tracking = Tracking(uri, "elastic")
     run = Run("elastic", experiment, Files(folder), tracking.run(str(folder), "elastic"))
-    train_on_workers([run], WorkersConfig(workers=2, min_workers=1), tracking)
+    train_on_workers([run], elastic, tracking)
     state = load_latest(folder)
     assert state is not None
     workers = MlflowClient(uri).get_metric_history(run.run_id, "workers")

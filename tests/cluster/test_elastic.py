@@ -43,7 +43,7 @@ def test_a_lost_node_changes_no_loss(tmp_path: Path, mlflow_uri: str) -> None:
     slow = Mortal(**experiment.model_dump(), deaths=tmp_path / "deaths", step_s=0.1)
     (tmp_path / "experiment.json").write_text(slow.model_dump_json())
     with nodes({"num_cpus": 1}, {"num_cpus": 1}) as two:
-        words = [str(tmp_path / "experiment.json"), str(tmp_path / "run"), mlflow_uri]
+        words = [str(tmp_path / "experiment.json"), str(tmp_path / "run"), mlflow_uri, "1"]
         driver = two.drive("tests.cluster.elastic", *words)
         wait_for(lambda: [*(tmp_path / "run").glob("epoch-0001.pt")], driver)
         lost = psutil.Process(two.nodes[1].raylet)

@@ -3,13 +3,15 @@
 import json
 import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from etude.services.cluster_file import images, problems, storage
+from etude.services.cloud import examine_cluster
+from etude.services.cluster_file import advice, images, problems, storage
 from etude.services.kuberay_file import kuberay_problems
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -52,7 +54,7 @@ def test_the_cluster_on_aws_grows_from_nothing_and_shrinks_again() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_servers_listen_where_the_cluster_alone_reaches_them(name: str) -> None:
-    _, mlflow, start = read(name)["head_start_ray_commands"]
+    _, mlflow, start, *_ = read(name)["head_start_ray_commands"]
     assert "mlflow server --host $IP" in mlflow
     assert "--dashboard-host=127.0.0.1" in start
     # A DNS name would need --allowed-hosts; the private address is allowed by default.
@@ -102,6 +104,7 @@ BROKEN: list[tuple[Edit, str]] = [
     (without(HEAD, 2, "RAY_AUTH_MODE=token "), "head_start_ray_commands must `export RAY_AUTH_MODE"),
     (without(WORKER, 1, "RAY_AUTH_MODE=token "), "worker_start_ray_commands must `export RAY_AUTH_MODE"),
     (without(HEAD, 2, "--autoscaling-config=~/ray_bootstrap_config.yaml"), "no machine would ever be added"),
+    (lambda c: c[HEAD].pop(3), "jobs would not know which machines may come"),
     (without(WORKER, 1, "--address=$RAY_HEAD_IP:6379"), "clusters of their own"),
     (without(HEAD, 2, "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0"), "listens on 0.0.0.0"),
     (without(HEAD, 1, "--host $IP", "--host 0.0.0.0"), "listens on 0.0.0.0"),
@@ -113,7 +116,6 @@ BROKEN: list[tuple[Edit, str]] = [
         lambda c: head(c)["node_config"].update(InstanceMarketOptions={"MarketType": "spot"}),
         "the head is on the spot market",
     ),
-    (lambda c: gpu(c)["node_config"].pop("InstanceMarketOptions"), "gpu_worker is not on the spot market"),
     (lambda c: c["provider"].pop("cache_stopped_nodes"), "cache_stopped_nodes must be false"),
     (lambda c: gpu(c)["node_config"].pop("SecurityGroupIds"), "gpu_worker has no SecurityGroupIds"),
 ]
@@ -139,9 +141,21 @@ def test_a_spot_machine_of_google_is_known_in_both_forms() -> None:
     config = read("deploy/gcp.yaml")
     node = config["available_node_types"]["gpu_worker"]["node_config"]
     node["scheduling"] = [{"provisioningModel": "SPOT"}]
-    assert problems(config) == []
+    assert problems(config) == advice(config) == []
     node["scheduling"] = [{"onHostMaintenance": "TERMINATE"}]
-    assert "preemptible: true" in problems(config)[0]
+    assert problems(config) == []
+    assert "preemptible: true" in advice(config)[0]
+
+
+def test_gpus_on_demand_are_allowed_and_their_price_is_named(tmp_path: Path) -> None:
+    config = read("cluster.yaml")
+    gpu(config)["node_config"].pop("InstanceMarketOptions")
+    assert problems(config) == []
+    path = tmp_path / "cluster.yaml"
+    path.write_text(json.dumps(config))
+    _, cost = islice(examine_cluster(path, REPOSITORY), 2)  # what follows asks AWS
+    assert (cost.name, cost.state) == ("cost", "advice")
+    assert "gpu_worker is not on the spot market" in cost.text
 
 
 def test_a_rayjob_has_no_problem() -> None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.services.local import KEEP_WORKERS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 STORE_BYTES = 100_000_000
 _drivers: "list[subprocess.Popen[str]]" = []
@@ -65,34 +67,43 @@ def nodes(*resources: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterat
     `prefix` goes before every command, such as `nsenter …` for namespaces of their own.
     The environment must hold what Ray's token authentication needs.
     """
+    with cluster_environment() as environment:
+        started = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "tests.support.nodes", json.dumps(resources)],
+            cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert started.stdin
+        assert started.stdout
+        try:
+            line = started.stdout.readline()
+            assert line, f"the cluster did not start: exit code {started.wait()}"
+            told = json.loads(line)
+            there = tuple(Node(**node) for node in told["nodes"])
+            yield Nodes(told["address"], there, environment | {"RAY_ADDRESS": told["address"]}, prefix)
+        finally:
+            started.stdin.close()
+            started.stdout.close()
+            try:
+                started.wait(60)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                raise
+
+
+@contextmanager
+def cluster_environment() -> Iterator[dict[str, str]]:
+    """The environment of a cluster and its drivers, with a folder of its own for Ray, gone at the end."""
     paths = [str(REPOSITORY), str(REPOSITORY / "platform")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ, **KEEP_WORKERS, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     # Not Ray's usual folder: there it notes the newest cluster of the machine, which others would then join.
     folder = tempfile.mkdtemp(prefix="etude-ray-", dir="/tmp")  # paths of sockets must be short
-    environment["RAY_TMPDIR"] = folder
-    started = subprocess.Popen(
-        [*prefix, sys.executable, "-m", "tests.support.nodes", json.dumps(resources)],
-        cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert started.stdin
-    assert started.stdout
     try:
-        line = started.stdout.readline()
-        assert line, f"the cluster did not start: exit code {started.wait()}"
-        told = json.loads(line)
-        there = tuple(Node(**node) for node in told["nodes"])
-        yield Nodes(told["address"], there, environment | {"RAY_ADDRESS": told["address"]}, prefix)
+        yield environment | {"RAY_TMPDIR": folder}
     finally:
-        started.stdin.close()
-        started.stdout.close()
-        try:
-            started.wait(60)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
-"""A sweep whose trials have two workers each, on a Ray of its own; prints what became of it as JSON.
+"""A sweep whose trials have so many workers each, on a Ray of its own; prints what became of it as JSON.
 
-python -m tests.tuning.sweeps_on_workers HOME MLFLOW_URI
+python -m tests.tuning.sweeps_on_workers HOME MLFLOW_URI WORKERS
 """
 
 import json
@@ -32,13 +32,13 @@ WORDS = (
 RATES = [3e-3, 1e-3, 1e-6]
 
 
-def main(home: Path, uri: str) -> None:
+def main(home: Path, uri: str, workers: int) -> None:
     experiment = synthetic_experiment(home, *WORDS, n=60)
     connect(home)
     sweep = SweepConfig(
         name="pairs",
         cases={f"rate {rate}": {"training.learning_rate": rate} for rate in RATES},
-        workers=2,
+        workers=workers,
         asha=AshaConfig(grace_epochs=1, reduction_factor=2),
         max_failures=0,
     )
@@ -66,4 +66,4 @@ def _groups() -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -17,7 +17,7 @@ from botocore.config import Config as ClientConfig
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from etude.errors import UserError
-from etude.services.cluster_file import TOKEN, Config, images, node_types, problems, storage
+from etude.services.cluster_file import TOKEN, Config, advice, images, node_types, problems, storage
 from etude.services.findings import Finding, NotUsed
 from etude.services.kuberay_file import kuberay_problems
 
@@ -66,6 +66,8 @@ def examine_cluster(path: Path, folder: Path) -> Iterator[Finding]:
     else:
         image = images(config)["docker.image"]
         yield Finding("file", "ok", f"{path} is valid; {image} has the Ray and Python that run here")
+        if costs := advice(config):
+            yield Finding("cost", "advice", "\n".join(costs))
     if not isinstance(config.get("provider"), dict):
         return
     cluster = Cluster(config, folder)

@@ -22,7 +22,8 @@ Config = Mapping[str, Any]
 PYTHON = f"py{sys.version_info[0]}{sys.version_info[1]}"
 TAG = re.compile(rf"{re.escape(ray.__version__)}-{PYTHON}(-[a-z0-9]+)?")
 STARTS = ("head_start_ray_commands", "worker_start_ray_commands")
-BOOTSTRAP = "--autoscaling-config=~/ray_bootstrap_config.yaml"
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"
+GROWTH = "python -m etude.services.growth"
 TOKEN = "/.ray/auth_token"
 
 
@@ -30,6 +31,16 @@ def problems(config: Config) -> list[str]:
     """A sentence for each thing that would fail, cost more, or stand open; of a broken file the first."""
     broken = schema_problem(config)
     return [broken] if broken else [sentence for check in CHECKS for sentence in check(config)]
+
+
+def advice(config: Config) -> list[str]:
+    """What would cost less in a file without problems; it may be meant as it is."""
+    return [
+        f"{name} is not on the spot market, where GPUs cost less than half: "
+        "InstanceMarketOptions: {MarketType: spot}, for Google preemptible: true"
+        for name, kind in node_types(config).items()
+        if kind.get("resources", {}).get("GPU") and not _spot(kind)
+    ]
 
 
 def schema_problem(config: Config) -> str | None:
@@ -108,8 +119,10 @@ def _starts(config: Config) -> Iterator[str]:
         elif not re.search(r"export [^;&]*\bRAY_AUTH_MODE=token\b", start):
             yield f"{key} must `export RAY_AUTH_MODE=token` before `ray start`: without it anybody may join"
     head, worker = (_ray_start(config, key) for key in STARTS)
-    if head and BOOTSTRAP not in head:
-        yield f"head_start_ray_commands lack {BOOTSTRAP}: no machine would ever be added"
+    if head and f"--autoscaling-config={BOOTSTRAP}" not in head:
+        yield f"{STARTS[0]} lack --autoscaling-config={BOOTSTRAP}: no machine would ever be added"
+    if _grows(config) and not any(f"{GROWTH} {BOOTSTRAP}" in one for one in config.get(STARTS[0]) or []):
+        yield f"{STARTS[0]} lack `{GROWTH} {BOOTSTRAP}`: jobs would not know which machines may come"
     if worker and "--address=$RAY_HEAD_IP:" not in worker:
         yield "worker_start_ray_commands lack --address=$RAY_HEAD_IP:6379: clusters of their own would start"
 
@@ -141,12 +154,6 @@ def _head(config: Config) -> Iterator[str]:
 
 
 def _workers(config: Config) -> Iterator[str]:
-    for name, kind in node_types(config).items():
-        if kind.get("resources", {}).get("GPU") and not _spot(kind):
-            yield (
-                f"{name} is not on the spot market, where GPUs cost less than half: "
-                "InstanceMarketOptions: {MarketType: spot}, for Google preemptible: true"
-            )
     if any(_spot(kind) for kind in node_types(config).values()) and config["provider"].get(
         "cache_stopped_nodes", config["provider"]["type"] == "aws"
     ):
@@ -174,6 +181,12 @@ CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
 def _commands(config: Config) -> list[str]:
     keys = [key for key in config if key.endswith("_commands")]
     return [command for key in keys for command in config[key] or []]
+
+
+def _grows(config: Config) -> bool:
+    return any(
+        kind.get("max_workers", 1) > kind.get("min_workers", 0) for kind in node_types(config).values()
+    )
 
 
 def _ray_start(config: Config, key: str) -> str:

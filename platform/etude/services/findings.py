@@ -11,7 +11,7 @@ class Finding:
     """What was found of one thing; the text of a problem says how to mend it."""
 
     name: str
-    state: Literal["ok", "problem", "not used"]
+    state: Literal["ok", "advice", "problem", "not used"]
     text: str
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import ray
 
-from etude.services.cluster_file import TAG
+from etude.services.cluster_file import GROWTH, TAG
 
 Document = Mapping[str, Any]
 
@@ -91,6 +91,8 @@ def kuberay_problems(documents: Sequence[Document]) -> list[str]:
 def _job(spec: Document) -> Iterator[str]:
     if not spec.get("shutdownAfterJobFinishes"):
         yield "shutdownAfterJobFinishes must be true: the cluster would stay, and cost, after the job"
+    if not spec["entrypoint"].startswith(f"{GROWTH} --kuberay "):
+        yield f"entrypoint must begin with `{GROWTH} --kuberay`: the job would not know which pods may come"
 
 
 def _cluster(cluster: Document) -> Iterator[str]:

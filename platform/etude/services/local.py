@@ -36,6 +36,9 @@ PLACES = {"train_driver": 64}
 SECRETS = frozenset({"api_key", "dsn", "password", "token"})  # keys that no command line should hold
 # glibc gives large arrays back at once and fetches them anew, page by page: a third of a training step.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+# Where actors are as many as CPUs, Ray ends the process of a task after one idle second, and the next task
+# of its kind starts another: two seconds of a core for every shard that is written.
+KEEP_WORKERS = {"RAY_idle_worker_killing_time_threshold_ms": "60000"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,10 @@ def ray_environment(home: Path) -> dict[str, str]:
         temporary.touch(mode=0o600)
         temporary.write_text(secrets.token_hex(32))
         os.replace(temporary, token)
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **LOOPBACK_ONLY, **KEEP_MEMORY}
+    return {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
+        **LOOPBACK_ONLY, **KEEP_MEMORY, **KEEP_WORKERS,
+    }  # fmt: skip
 
 
 def up(home: Path, ports: Ports) -> dict[str, str]:

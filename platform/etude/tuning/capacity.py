@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from etude.cluster import nodes, room_for
+from etude.cluster import largest, room_for
 from etude.errors import UserError
 
 
@@ -17,13 +17,11 @@ def concurrency(need: Mapping[str, float], workers: int, most: int | None) -> in
     fit = room_for(need) // workers
     if fit < 1:
         needed = ", ".join(f"{amount:g} {name}" for name, amount in need.items() if amount)
-        largest = ", ".join(
-            f"{max((node.get(name, 0) for node in nodes()), default=0):g} {name}" for name in need
-        )
+        there = ", ".join(f"{largest(name):g} {name}" for name in need)
         times = f"{workers} times " if workers > 1 else ""
         raise UserError(
-            f"a trial needs {times}{needed} on one node, and the largest have {largest}: lower "
-            "sweep.workers, sweep.cpus_per_trial or sweep.gpus_per_trial, or, if the cluster grows by "
-            "itself, say how far with sweep.concurrent"
+            f"a trial needs {times}{needed} on one node, and the largest have {there}: lower "
+            "sweep.workers, sweep.cpus_per_trial or sweep.gpus_per_trial, or, if nodes come of which Ray "
+            "was not told (etude.services.growth), say how many trials they hold with sweep.concurrent"
         )
     return fit
