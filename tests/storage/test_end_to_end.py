@@ -1,4 +1,4 @@
-"""From nothing to a trained student with all on s3://: prepare, two epochs through Ray Train, export."""
+"""From nothing to a student with all on s3://: prepare, two epochs through Ray Train, and a sweep."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etude.services import daemon
-from etude.storage.files import Files
+from etude.storage.files import Files, split
 from etude.tracking.mlflow import Tracking
 from tests.support.s3_server import BUCKET, ENVIRONMENT, address, s3_faults
 from tests.tracking.test_mlflow import tiny_onnx
@@ -23,6 +23,8 @@ from etude.experiments.library import prepare_job
 from etude.tracking.mlflow import Tracking
 from etude.training.ray_train import WorkersConfig, train_on_workers
 from etude.training.run import Run
+from etude.tuning.sweep import finish, run_sweep
+from etude.tuning.trial import SweepConfig
 home, storage, uri = sys.argv[1:]
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
          object_store_memory=200_000_000)
@@ -34,7 +36,16 @@ report = prepare(prepare_job(settings), lambda done, total, seconds: None)
 tracking = Tracking(uri, "s3-tests")
 run = Run("one", settings, settings.place.at("runs/one"), tracking.run("one", "one"))
 train_on_workers([run], WorkersConfig(workers=1), tracking)
-print(json.dumps({"prepared": report.prepared, "best": run.best}))
+sweep = SweepConfig(name="pair", cases={"slow": {"training.learning_rate": 1e-4}, "fast": {}})
+said = []
+result = run_sweep(settings, sweep, tracking, {}, said.append)
+result.lock.release()
+result = run_sweep(settings, sweep, tracking, {}, said.append)
+finish(result, {})
+print(json.dumps({
+    "prepared": report.prepared, "best": run.best, "ended": [trial.ended for trial in result.trials],
+    "winner": result.checkpoint(result.winner), "said": [line for line in said if line.startswith("sweep ")],
+}))
 """
 
 
@@ -53,9 +64,13 @@ def test_all_of_it_on_s3_through_faults(s3_port: int, mlflow_uri: str, tmp_path:
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["prepared"] == 6
     files = Files(address(s3_port, "whole"))
-    assert {path.split("/")[0] for path in files.list("", "") if path} == {"store", "runs"}
+    assert {path.split("/")[0] for path in files.list("", "") if path} == {"store", "runs", "sweeps"}
     assert files.exists("runs/one/best.pt") and files.exists("runs/one/epoch-0002.pt")
     assert told["best"].startswith(f"s3://{BUCKET}/whole/runs/one/best.pt?")
+    assert len(told["ended"]) == 2 and set(told["ended"]) <= {"finished", "stopped"}
+    assert told["said"][1] == f"{told['said'][0]}, 2 ended before", "the journal on S3 holds all of it"
+    checkpoint, file = split(told["winner"])
+    assert checkpoint.exists(file)
     assert {path.name for path in home.iterdir()} == {"cache"}, "nothing else lies on the node"
     assert list((home / "cache" / "shards").glob("??/*")), "shards are read through the cache"
     exported = subprocess.run(

@@ -40,7 +40,7 @@ class SweepConfig(Section):
         None, description="instead of ASHA: trials learn side by side, the worse taking over from the better"
     )
     concurrent: int | None = Field(
-        None, ge=1, description="most trials at a time; none: as many as the nodes that are there hold"
+        None, ge=1, description="most trials at a time; none: as many as nodes that are or may come hold"
     )
     workers: int = Field(1, ge=1, description="processes that train one trial together, through Ray Train")
     cpus_per_trial: float = Field(1, gt=0, description="of each of its workers")
