@@ -57,7 +57,7 @@ def test_all_of_it_on_s3_through_faults(s3_port: int, mlflow_uri: str, tmp_path:
         proxy.share = 0.05
         done = subprocess.run(
             [sys.executable, "-c", JOB, str(home), storage, mlflow_uri],
-            env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=250,
+            env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=500,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
         assert proxy.counts.total() > 0, "a fault really happened"

@@ -106,8 +106,10 @@ class S3Proxy(FaultProxy):
         if b"expect" in fields:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await writer.drain()
-        assert b"transfer-encoding" not in fields, "a client that says how long its request is"
-        body = await reader.readexactly(int(fields.get(b"content-length", 0)))
+        if fields.get(b"transfer-encoding") == b"chunked":
+            body = await _chunks(reader)
+        else:
+            body = await reader.readexactly(int(fields.get(b"content-length", 0)))
         kept = [line for line in lines if not line.lower().startswith((b"connection:", b"expect:"))]
         return b"\r\n".join([*kept, b"Connection: close"]) + b"\r\n\r\n" + body
 
@@ -118,6 +120,21 @@ class S3Proxy(FaultProxy):
         answer = await reader.read()
         writer.close()
         return answer
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    """A body that comes in chunks, as it came: each after its length, then lines until an empty one."""
+    body = b""
+    while True:
+        line = await reader.readline()
+        body += line
+        if not (size := int(line.split(b";")[0], 16)):
+            break
+        body += await reader.readexactly(size + 2)
+    while line != b"\r\n":
+        line = await reader.readline()
+        body += line
+    return body
 
 
 @contextmanager
