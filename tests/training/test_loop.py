@@ -302,7 +302,7 @@ def test_a_checkpoint_that_is_out_of_reach_is_not_taken_for_a_damaged_one(
         save_checkpoint(place, 1, {"epoch": 1})
         with monkeypatch.context() as patched:
             patched.setattr(Files, "read", lambda *args, error=error: raises(error))
-            with pytest.raises(told, match="Permission denied|busy"):
+            with pytest.raises(told, match=r"Permission denied|busy"):
                 load_latest(place)
         assert load_latest(place) == {"epoch": 1}
 

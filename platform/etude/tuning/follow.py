@@ -54,7 +54,8 @@ class Follow(tune.Callback):  # type: ignore[misc]
         number = trial.config["trial"]
         lines = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
         reason = lines[-1] if lines else "its process was lost"
-        self._journal.append(Entry(number, ended="failed", reason=reason))
+        if number not in self._journal.ended():  # one that was stopped may still be lost on its way out
+            self._journal.append(Entry(number, ended="failed", reason=reason))
         self._end(number, self._journal.ended()[number])
 
     def _end(self, number: int, entry: Entry) -> None:
