@@ -202,6 +202,8 @@ def test_a_trial_that_is_lost_after_it_was_stopped_ended_once(tmp_path: Path) ->
     ends: list[tuple[str, str]] = []
     sender: Any = SimpleNamespace(end=lambda run_id, status: ends.append((run_id, status)))
     follow = Follow(journal, sender, {0: "run"}, "skill", lambda line: None, 1)
-    follow.on_trial_error(0, [], SimpleNamespace(config={"trial": 0}, error_file=None))
+    follow.on_trial_error(
+        0, [], SimpleNamespace(config={"trial": 0}, error_file=None, pickled_error_file=None)
+    )
     assert journal.ended() == {0: Entry(0, ended="stopped")}
     assert ends == [("run", "KILLED")]

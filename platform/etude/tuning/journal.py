@@ -37,6 +37,7 @@ class Journal:
         content = self._files.read(self._name) or b""
         whole, _, cut = content.rpartition(b"\n")
         self._torn = bool(cut)  # the file may end in a part of a line, which nothing must continue
+        self.fault: OSError | None = None  # why the last entry could not be added
         self.entries: list[Entry] = []
         self._scores: dict[int, dict[int, float]] = {}
         self._best: dict[int, float] = {}
@@ -48,11 +49,15 @@ class Journal:
     def append(self, entry: Entry) -> None:
         """Add an entry; it is where it stays when this returns."""
         torn, self._torn = self._torn, True  # until it is there whole: a disk may be full, an answer lost
-        if torn:
-            self._files.write(self._name, b"".join(map(_line, [*self.entries, entry])))
-        else:
-            self._files.append(self._name, _line(entry))
-        self._torn = False
+        try:
+            if torn:
+                self._files.write(self._name, b"".join(map(_line, [*self.entries, entry])))
+            else:
+                self._files.append(self._name, _line(entry))
+        except OSError as error:
+            self.fault = error
+            raise
+        self._torn, self.fault = False, None
         self._note(entry)
 
     def proposed(self) -> list[int]:
@@ -104,6 +109,6 @@ def _read(content: bytes, where: str) -> Iterator[Entry]:
             yield Entry(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"line {number} of the sweep's journal {where} is damaged, or of another version: mend it, or "
-                "give the sweep another name"
+                f"line {number} of the sweep's journal {where} is damaged, or of another version: mend it, "
+                "or give the sweep another name"
             ) from error

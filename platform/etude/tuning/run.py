@@ -173,7 +173,12 @@ def _tune(going: Going, scheduler: Journaled, until: int | None = None) -> None:
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        if fault := going.journal.fault or follow.fault:
+            raise fault from error
+        raise
 
 
 def _of_a_driver() -> dict[str, float]:
