@@ -41,6 +41,28 @@ def test_a_shard_without_its_commit_does_not_exist(tmp_path: Path) -> None:
     assert store.parts("features") == []
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"shard": "x', bytes(20)], ids=["empty", "cut", "zeros"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes) -> None:
+    store = Store(tmp_path)
+    store.write_shard(PART, rows("a"))
+    name = store.write_shard(PART, rows("b"))
+    store.write_quarantine("r", [Quarantined("c", "uri", "title", "decode", "noise")])
+    record, shard = tmp_path / f"commits/{PART}/{name}.json", tmp_path / f"{PART}/{name}.arrow"
+    refused = tmp_path / "quarantine/r/c.json"
+    for path, read in (
+        (record, lambda: store.committed(PART)),
+        (shard, lambda: store.read_shard(PART, name)),
+        (refused, lambda: store.quarantined("r")),
+    ):
+        path.write_bytes(damage)
+        with pytest.raises(UserError, match=rf"{path} is damaged .*: remove it.* and prepare again"):
+            read()
+    record.unlink()
+    assert set(store.committed(PART)) == {"a"}
+    store.write_shard(PART, rows("b"))
+    assert store.read_shard(PART, name)["track_id"].to_pylist() == ["b"]
+
+
 @pytest.mark.parametrize("failing", ["shard", "commit"])
 def test_a_write_that_fails_half_way_leaves_the_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str

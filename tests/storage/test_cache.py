@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from etude.storage.cache import STALE_S, DiskCache
@@ -187,6 +188,37 @@ def test_a_file_of_s3_is_fetched_once(s3_port: int, tmp_path: Path) -> None:
         assert DiskCache(tmp_path, 10).open(files, "shard").read() == b"two" * 1000
         with pytest.raises(FileNotFoundError):
             cache.open(files, "none")
+
+
+def test_a_file_that_others_make_go_while_it_is_opened_is_there_all_the_same(
+    s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(address(s3_port, uuid.uuid4().hex))
+    files.write("shard", b"one")
+    cache = DiskCache(tmp_path, 100)
+    cache.open(files, "shard")
+    exists, utime, memory_map = Path.exists, os.utime, pa.memory_map
+    for name, real in (("pathlib.Path.exists", exists), ("os.utime", utime)):
+
+        def after_others(path: Path, *args: Any, real: Any = real, **named: Any) -> Any:
+            found = real(path, *args, **named)
+            for file in kept(tmp_path):
+                file.unlink()
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(name, after_others)
+            assert cache.open(files, "shard").read() == b"one"
+
+    def before_mapping(path: str) -> Any:
+        for file in kept(tmp_path):
+            if not file.name.startswith("."):
+                file.unlink()
+        return memory_map(path)
+
+    cache.open(files, "shard")
+    monkeypatch.setattr(pa, "memory_map", before_mapping)
+    assert cache.open(files, "shard").read() == b"one"
 
 
 def opened_by(root: str, folder: Path) -> bytes:

@@ -58,6 +58,17 @@ def test_a_place_is_named_by_its_address(files: Files) -> None:
     assert pickle.loads(pickle.dumps(below)).read("x") == b"1"
 
 
+@pytest.mark.parametrize("name", ["a b", "ü 日本", "a+b", "100%", "a%20b", "a%2520b", "x?y", "x#y", "a=b&c"])
+def test_a_folder_of_any_name_is_one_and_the_same(files: Files, name: str) -> None:
+    files.write(f"{name}/x", b"1")
+    below = files.at(name)
+    assert below.list("", "") == ["x"]
+    assert pickle.loads(pickle.dumps(below)).read("x") == b"1"
+    assert (below.name, below.parent) == (name, files)
+    around, file = split(below.parent.address(f"{name}/{name}"))
+    assert (around, file) == (below, name)
+
+
 def test_pyarrow_finds_the_same_place(files: Files) -> None:
     files.write("x", b"1")
     filesystem, path = files.arrow()

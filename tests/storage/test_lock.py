@@ -115,3 +115,18 @@ def test_who_loses_it_stops(s3_port: int, fault: str, pauses: list[float]) -> No
             assert place.read("lock") == b"somebody else"
         else:
             assert proxy.counts["503"] > 0
+
+
+def test_who_slept_for_long_knows_that_it_may_be_lost(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped for a minute goes on at once, and its thread only at its next turn."""
+    monkeypatch.setattr(lease.Lease, "_keep", lambda held: None)
+    place = Files(address(s3_port, uuid.uuid4().hex))
+    with held(place, "the run") as mine:
+        mine.check()
+        time.sleep(lease.STALE_S + 0.2)
+        other = Lock(place, "the run")
+        with pytest.raises(UserError, match="could not be held"):
+            mine.check()
+    with pytest.raises(UserError, match="another run is at work"):  # the first let go of nothing
+        Lock(place, "the run")
+    other.release()

@@ -1,5 +1,6 @@
 """Emotion experiments whose workers die by SIGKILL at a given step, once, or take their time."""
 
+import errno
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ class Mortal(EmotionExperiment):
     deaths: Path  # a folder with a file for every death there was
     dies_at: tuple[tuple[int, int, int], ...] = ()  # epoch, step and rank; epochs and steps from 0
     step_s: float = 0.0
+    full: Path | None = None  # while this file is there, the disk is full
 
     def open(self) -> "MortalStudy":
         return MortalStudy(self, self.sets())
@@ -44,6 +46,8 @@ class MortalStream:
     def batches(self, batch_size: int, *, epoch: int, rank: int, **others: Any) -> Iterator[Any]:
         for step, batch in enumerate(self.stream.batches(batch_size, epoch=epoch, rank=rank, **others)):
             time.sleep(self.settings.step_s)
+            if self.settings.full and self.settings.full.exists():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if (epoch, step, rank) in self.settings.dies_at:
                 self._die(f"{epoch}-{step}-{rank}")
             yield batch

@@ -1,11 +1,13 @@
 """The loop learns, and a run that was cut off gives the losses of one that was not."""
 
 import contextlib
+import errno
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from etude.audio.augment import AugmentConfig
 from etude.audio.recipe import FeatureRecipe
 from etude.data.batches import Batch, Dataset, Splits
 from etude.data.sampling import SamplingConfig, TrainingSegments
-from etude.errors import UserError
+from etude.errors import StorageError, UserError
 from etude.objectives.distillation import DistillationWeights, ObjectiveConfig
 from etude.objectives.strategies import Strategy
 from etude.storage.files import Files, Place, split
@@ -34,6 +36,10 @@ IDENTITY = {"recipe": "r"}
 
 class Stopped(Exception):  # noqa: N818
     """Ends a run as a lost process would, right after an epoch was reported."""
+
+
+def raises(error: Exception) -> Any:
+    raise error
 
 
 @dataclass(frozen=True)
@@ -284,6 +290,32 @@ def test_on_s3_a_run_resumes_as_in_a_folder_through_faults(
         assert "falling back" in caplog.text
         assert proxy.counts.total() > 3, proxy.counts
         assert set(files.list("", "")) == {"best.pt", "epoch-0004.pt", "epoch-0005.pt"}
+
+
+def test_a_checkpoint_that_is_out_of_reach_is_not_taken_for_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_port: int
+) -> None:
+    for place, error, told in (
+        (Files(tmp_path), PermissionError(errno.EACCES, "Permission denied"), UserError),
+        (Files(address(s3_port, "training/out-of-reach")), StorageError("busy"), StorageError),
+    ):
+        save_checkpoint(place, 1, {"epoch": 1})
+        with monkeypatch.context() as patched:
+            patched.setattr(Files, "read", lambda *args, error=error: raises(error))
+            with pytest.raises(told, match=r"Permission denied|busy"):
+                load_latest(place)
+        assert load_latest(place) == {"epoch": 1}
+
+
+def test_a_run_begun_anew_keeps_what_it_writes_and_not_the_damaged(tmp_path: Path) -> None:
+    for epoch in (6, 7):
+        save_checkpoint(tmp_path, epoch, {"epoch": epoch})
+        (tmp_path / f"epoch-000{epoch}.pt").write_bytes(b"")
+    assert load_latest(tmp_path) is None
+    for epoch in (1, 2, 3):
+        assert Path(save_checkpoint(tmp_path, epoch, {"epoch": epoch})).is_file()
+        assert load_latest(tmp_path) == {"epoch": epoch}
+    assert {path.name for path in tmp_path.iterdir()} == {"epoch-0002.pt", "epoch-0003.pt"}
 
 
 def test_what_was_reported_to_nobody_is_reported_again(data: Library, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from etude.storage.files import Files
 from etude.tracking.mlflow import Tracking
 from etude.training.checkpoint import load_checkpoint
 from etude.training.loop import train
-from etude.training.ray_train import WorkersConfig, train_on_workers
+from etude.training.plan import TrainingConfig
+from etude.training.ray_train import WorkersConfig, check_shares, train_on_workers
 from etude.training.run import Run
 from tests.support.threads import one_thread
 
@@ -94,3 +95,12 @@ def test_what_cannot_be_shared_is_refused(settings: AudioExperiment, mlflow_uri:
             train_on_workers(
                 [Run("y", settings, Files(tmp_path), "y")], WorkersConfig(workers=workers), tracking
             )
+
+
+def test_parts_of_a_batch_are_shared_by_any_number_of_workers_that_there_may_be() -> None:
+    plan = TrainingConfig(batch_size=12, accumulate=2)
+    check_shares(plan, WorkersConfig(workers=3, min_workers=1))
+    with pytest.raises(UserError, match="batch_size 12 in 2 parts cannot be shared by 4 workers"):
+        check_shares(plan, WorkersConfig(workers=4))
+    with pytest.raises(UserError, match="batch_size 12 in 4 parts cannot be shared by 2 workers"):
+        check_shares(TrainingConfig(batch_size=12, accumulate=4), WorkersConfig(workers=3, min_workers=1))

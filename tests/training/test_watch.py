@@ -1,9 +1,12 @@
 """Whoever waits for a run in other processes hears of every epoch."""
 
 from pathlib import Path
+from threading import Event
 
+from etude.errors import StorageError
+from etude.storage.files import Place
 from etude.training import watch
-from etude.training.checkpoint import save_checkpoint
+from etude.training.checkpoint import State, load_latest, save_checkpoint
 from etude.training.watch import watched
 
 
@@ -26,3 +29,21 @@ def test_only_what_is_new_is_told(tmp_path: Path, monkeypatch) -> None:  # type:
         write(tmp_path, 3)
     assert lines[1].startswith("melody: epoch 3/3")
     assert "left" not in lines[1]
+
+
+def test_storage_out_of_reach_for_a_moment_ends_no_watch(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(watch, "LOOK_S", 0.01)
+    refused, there, lines = Event(), Event(), list[str]()
+
+    def away(folder: Place) -> State | None:
+        if there.is_set():
+            return load_latest(folder)
+        refused.set()
+        raise StorageError("busy")
+
+    monkeypatch.setattr(watch, "load_latest", away)
+    with watched(tmp_path, "melody", 3, "skill", lines.append):
+        write(tmp_path, 1)
+        assert refused.wait(10)
+        there.set()
+    assert [line.split("  ")[0] for line in lines] == ["melody: epoch 1/3"]

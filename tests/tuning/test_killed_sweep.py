@@ -1,5 +1,6 @@
 """A sweep whose driver is killed equals one that was left alone."""
 
+import gc
 import os
 import pickle
 import signal
@@ -24,6 +25,7 @@ from etude.tuning.space import Distribution
 from etude.tuning.sweep import SweepResult, run_sweep
 from etude.tuning.trial import SweepConfig
 from tests.support.emotion import synthetic_experiment
+from tests.support.mortal import Mortal
 
 RATE = {"training.learning_rate": Distribution(loguniform=(1e-5, 1e-2))}
 DECAY = {"training.weight_decay": Distribution(choice=[0.0, 0.05, 0.3])}
@@ -135,3 +137,23 @@ def test_a_population_that_never_takes_over_is_plain_training(
         sweep = SweepConfig(name=name, space=RATE, trials=1, **more)
         found.append(figures(run_sweep(settings, sweep, tracking, {}, print)))
     assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_full_disk_goes_on_once_there_is_room(
+    tmp_path: Path, ray_session: None, mlflow_uri: str
+) -> None:
+    """It says so instead of writing all its trials off."""
+    plain = synthetic_experiment(tmp_path / "home", "--model", "dynamics", "--training.epochs", "2", n=60)
+    full = tmp_path / "full"
+    settings = Mortal(**plain.model_dump(), deaths=tmp_path / "deaths", full=full)
+    sweep = SweepConfig(name="full", space=RATE, trials=2, concurrent=1, max_failures=0)
+    tracking = Tracking(mlflow_uri, "full")
+    full.touch()
+    with pytest.raises(OSError, match="No space left on device"):
+        run_sweep(settings, sweep, tracking, {}, print)
+    gc.collect()  # the sweep's lock goes with its process
+    full.unlink()
+    result = run_sweep(settings, sweep, tracking, {}, print)
+    assert result.continued
+    assert [trial.ended for trial in result.trials] == ["finished", "finished"]

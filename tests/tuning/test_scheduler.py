@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 
+from etude.tuning.follow import Follow
 from etude.tuning.journal import Entry, Journal
+from etude.tuning.run import run_trials
 from etude.tuning.scheduler import AshaConfig, Journaled, OrderedAsha
 
 EPOCHS = 9
@@ -171,3 +173,37 @@ def test_a_generation_ends_without_ending_its_trials(tmp_path: Path) -> None:
         scheduler.on_trial_complete(None, trial, {})
     assert [(entry.trial, entry.epoch) for entry in journal.entries] == [(0, 1), (0, 2), (1, 1), (1, 0)]
     assert set(journal.ended()) == {1}
+
+
+def test_mlflow_hears_of_a_trial_that_is_stopped_as_a_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its driver was killed between a report and what comes of it."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    for entry in (
+        Entry(0, overrides={}), Entry(1, overrides={}), Entry(0, 1, 0.5), Entry(1, 1, 0.25),
+    ):  # fmt: skip
+        journal.append(entry)
+    told: list[dict[int, Entry]] = []
+    going: Any = SimpleNamespace(
+        journal=journal,
+        sweep=SimpleNamespace(population=None, asha=CONFIG),
+        make_up=lambda: told.append(journal.ended()),
+    )
+    monkeypatch.setattr("etude.tuning.run._tune", lambda *args: None)
+    run_trials(going, EPOCHS)
+    assert told == [{1: Entry(1, ended="stopped")}]
+
+
+def test_a_trial_that_is_lost_after_it_was_stopped_ended_once(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    for entry in (Entry(0, overrides={}), Entry(0, 1, 0.5), Entry(0, ended="stopped")):
+        journal.append(entry)
+    ends: list[tuple[str, str]] = []
+    sender: Any = SimpleNamespace(end=lambda run_id, status: ends.append((run_id, status)))
+    follow = Follow(journal, sender, {0: "run"}, "skill", lambda line: None, 1)
+    follow.on_trial_error(
+        0, [], SimpleNamespace(config={"trial": 0}, error_file=None, pickled_error_file=None)
+    )
+    assert journal.ended() == {0: Entry(0, ended="stopped")}
+    assert ends == [("run", "KILLED")]

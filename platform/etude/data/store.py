@@ -19,8 +19,8 @@ commit record goes only after another that holds the record was written.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +117,7 @@ class Store:
 
     def commits(self, part: str) -> pa.Table:
         """Committed rows as `track_id` and `shard`, by name of the shard; a track may stand in two."""
-        records = _together(self._commit_files(part))
+        records = self._together(self._commit_files(part))
         tracks = records["tracks"].combine_chunks()
         shards = records["shard"].take(pc.list_parent_indices(tracks))
         return pa.table({"track_id": pc.list_flatten(tracks), "shard": shards})
@@ -138,7 +138,7 @@ class Store:
         if len(self._files.list(f"commits/{part}", ".json")) < COMPACT_RECORDS:
             return False
         files = self._commit_files(part)
-        records = _together(files)
+        records = self._together(files)
         sink = pa.BufferOutputStream()
         options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
         with pyarrow.ipc.new_file(sink, COMMITS, options=options) as writer:
@@ -152,7 +152,8 @@ class Store:
         """A committed shard's rows; in a folder or a cache memory-mapped, so only what is used is read."""
         path = f"{part}/{name}.arrow"
         opened = self._files.open(path) if self._cache is None else self._cache.open(self._files, path)
-        return pyarrow.ipc.open_file(opened).read_all()
+        with _whole(self._files.address(path), f"it and {self._files.address(f'commits/{part}')}"):
+            return pyarrow.ipc.open_file(opened).read_all()
 
     def parts(self, kind: str) -> list[str]:
         """Committed parts of one kind, `features` or `targets`."""
@@ -168,6 +169,19 @@ class Store:
                 return files
             # One was put together with others after it was listed: where it is now, a new list tells.
 
+    def _together(self, files: Mapping[str, bytes]) -> pa.Table:
+        """The records in files of commits, each once, by name of the shard."""
+        single, many = [], []
+        for path, data in files.items():
+            with _whole(self._files.address(path)):
+                if path.endswith(".json"):
+                    single.append(json.loads(data))
+                else:
+                    many.append(pyarrow.ipc.open_file(data).read_all())
+        records = pa.concat_tables([pa.Table.from_pylist(single, schema=COMMITS), *many])
+        _, first = np.unique(records["shard"].to_numpy(), return_index=True)
+        return records.take(first).combine_chunks()
+
     # -- quarantine -----------------------------------------------------------------------------------
 
     def write_quarantine(self, place: str, rows: Iterable[Quarantined]) -> None:
@@ -181,8 +195,12 @@ class Store:
     def quarantined(self, place: str) -> dict[str, Quarantined]:
         """Track id to why it is in quarantine."""
         files = self._files.read_all(self._files.list(f"quarantine/{place}", ".json"))
-        rows = [Quarantined(**json.loads(data)) for data in files.values()]
-        return {row.track_id: row for row in rows}
+        rows = {}
+        for path, data in files.items():
+            with _whole(self._files.address(path)):
+                row = Quarantined(**json.loads(data))
+            rows[row.track_id] = row
+        return rows
 
     def release(self, place: str, track_ids: Iterable[str]) -> None:
         """Take tracks out of quarantine."""
@@ -210,13 +228,15 @@ class Store:
         self._files.write(path, data)
 
 
-def _together(files: Mapping[str, bytes]) -> pa.Table:
-    """The records in files of commits, each once, by name of the shard."""
-    single = [json.loads(data) for path, data in files.items() if path.endswith(".json")]
-    many = [pyarrow.ipc.open_file(data).read_all() for path, data in files.items() if path.endswith(".arrow")]
-    records = pa.concat_tables([pa.Table.from_pylist(single, schema=COMMITS), *many])
-    _, first = np.unique(records["shard"].to_numpy(), return_index=True)
-    return records.take(first).combine_chunks()
+@contextmanager
+def _whole(path: str, remove: str = "it") -> Iterator[None]:
+    """Turns what a damaged file does to its reader into one sentence, a UserError."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove {remove} and prepare again, which makes anew what lacks"
+        ) from error
 
 
 def _hash(*parts: str) -> str:

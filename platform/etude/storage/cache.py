@@ -80,9 +80,11 @@ class DiskCache:
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             with self._alone(f"{cached.parent.name}.lock"):
-                if cached.exists():
-                    os.utime(cached)
-                    return pa.memory_map(str(cached))
+                with suppress(FileNotFoundError):  # others may make it go at any moment
+                    opened = pa.memory_map(str(cached))
+                    with suppress(OSError):
+                        os.utime(cached)
+                    return opened
                 return self._write(cached, lambda to: _fetch(files, path, n_bytes, to))
         except OSError as error:
             if isinstance(error, StorageError | FileNotFoundError):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -156,4 +157,4 @@ def split(path: str | Path) -> tuple[Files, str]:
     folder, _, name = whole.rpartition("/")
     if not name or folder.endswith(":/"):
         raise UserError(f"{text} names no file: give its whole path")
-    return Files((folder or "/") + mark + options), name
+    return Files((folder or "/") + mark + options), unquote(name) if "://" in text else name

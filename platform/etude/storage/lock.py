@@ -23,8 +23,10 @@ NAME = "lock"
 
 
 class _Hold(Protocol):
-    lost: bool
     interrupts: bool  # the main thread, once it is lost
+
+    @property
+    def lost(self) -> bool: ...
 
     def take(self, me: Mapping[str, str]) -> dict[str, str] | None: ...
 
@@ -98,8 +100,8 @@ def _hold(files: Files) -> _Hold:
 class _Flock:
     """The system's lock on a file of a folder."""
 
-    lost = False
-    interrupts = False
+    lost: bool = False
+    interrupts: bool = False
 
     def __init__(self, files: Files) -> None:
         folder = Path(files.root)

@@ -83,7 +83,8 @@ class S3Address:
 
     def __str__(self) -> str:
         query = f"?{urlencode(self.options, safe=':')}" if self.options else ""
-        return f"s3://{self.bucket}/{self.path}".rstrip("/") + query
+        path = self.path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+        return f"s3://{self.bucket}/{path}".rstrip("/") + query
 
 
 class Bucket:

@@ -30,7 +30,7 @@ def checkpoint_name(epoch: int) -> str:
 def save_checkpoint(folder: Place, epoch: int, state: State, *, best: Sequence[str] = ()) -> str:
     """Write the checkpoint after `epoch` finished epochs, and under the names `best`; only two stay.
 
-    Returns where it is.
+    Those of later epochs, which could not be read or this run would not be here, go too. Returns where it is.
     """
     files = Files(folder)
     sink = io.BytesIO()
@@ -38,16 +38,20 @@ def save_checkpoint(folder: Place, epoch: int, state: State, *, best: Sequence[s
     # The best first: an epoch whose checkpoint is there is not done again, so its best must be too.
     for name in (*(f"{name}.pt" for name in best), checkpoint_name(epoch)):
         files.write(name, sink.getbuffer())
-    files.delete_all(newest_first(files)[KEEP:])
+    there = newest_first(files)
+    at = there.index(checkpoint_name(epoch))
+    files.delete_all([*there[:at], *there[at + KEEP :]])
     return files.address(checkpoint_name(epoch))
 
 
 def load_checkpoint(path: str | Path) -> State:
-    """Read one checkpoint. Raises UserError if it is damaged."""
+    """Read one checkpoint. Raises UserError if it is damaged, StorageError if it cannot be reached."""
     mend = "choose another, or train again"
     try:
         files, name = split(path)
         content = files.read(name)
+    except StorageError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path} ({error.strerror or error}): {mend}") from error
     if content is None:
@@ -69,14 +73,17 @@ def load_run(path: str | Path) -> State:
 
 
 def load_latest(folder: Place) -> State | None:
-    """The newest checkpoint that can be read, None if there is none; a damaged one is passed over, aloud."""
+    """The newest checkpoint that is whole, None if there is none; a damaged one is passed over, aloud.
+
+    Raises UserError if one cannot be reached now.
+    """
     files = Files(folder)
     for name in newest_first(files):
         try:
             return load_checkpoint(files.address(name))
-        except StorageError:
-            raise  # what cannot be reached is not damaged
         except UserError as error:
+            if isinstance(error, StorageError) or isinstance(error.__cause__, OSError):
+                raise  # what cannot be reached is not damaged
             log.warning("%s; falling back to the one before", error)
     return None
 

@@ -21,6 +21,7 @@ from etude.tracking.mlflow import Tracking
 from etude.tracking.sender import Sender
 from etude.training.checkpoint import load_latest, own_history
 from etude.training.epoch import Worker
+from etude.training.plan import TrainingConfig
 from etude.training.run import Run, train_run
 from etude.training.watch import watched
 
@@ -63,7 +64,7 @@ def train_on_workers(runs: Sequence[Run], workers: WorkersConfig, tracking: Trac
     The same folders resume. Raises UserError if the cluster is too small or a batch cannot be shared.
     """
     for run in runs:
-        check_shares(run.settings.training.batch_size, workers)
+        check_shares(run.settings.training, workers)
     room = room_for(workers.resources)
     if room < workers.fewest:
         raise UserError(
@@ -116,12 +117,14 @@ def fit(
         raise _failed(runs, error) from error
 
 
-def check_shares(batch_size: int, workers: WorkersConfig) -> None:
-    """Raise UserError if a batch cannot be shared evenly by as many workers as there may be."""
+def check_shares(training: TrainingConfig, workers: WorkersConfig) -> None:
+    """Raise UserError if a batch, or a part of one, cannot be shared evenly by as many as there may be."""
+    parts = f" in {training.accumulate} parts" if training.accumulate > 1 else ""
     for number in range(workers.fewest, workers.workers + 1):
-        if batch_size % number:
+        if training.batch_size // training.accumulate % number:
             raise UserError(
-                f"training.batch_size {batch_size} cannot be shared by {number} workers: choose a multiple"
+                f"training.batch_size {training.batch_size}{parts} cannot be shared by {number} workers: "
+                "choose a multiple"
             )
 
 

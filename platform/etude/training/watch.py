@@ -2,9 +2,10 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from etude.cli import duration
+from etude.errors import UserError
 from etude.storage.files import Files, Place
 from etude.training.checkpoint import load_latest, newest_first
 from etude.training.loop import SCORE
@@ -24,14 +25,15 @@ def watched(
         nonlocal seen
         while True:
             over = done.wait(LOOK_S)
-            if _epoch(files) > seen and (state := load_latest(files)):
-                seen, last = state["epoch"], state["history"][-1]
-                left_s = last["seconds"] * (epochs - seen)
-                say(
-                    f"{name}: epoch {seen}/{epochs}  loss {last['train/loss']:.4f}, "
-                    f"validation {judged_by} {last[SCORE]:.3f} (best {state['best']:.3f})"
-                    + (f", {duration(left_s)} left" * (left_s > 0))
-                )
+            with suppress(UserError):  # out of reach now: the next look tells, or those who train do
+                if _epoch(files) > seen and (state := load_latest(files)):
+                    seen, last = state["epoch"], state["history"][-1]
+                    left_s = last["seconds"] * (epochs - seen)
+                    say(
+                        f"{name}: epoch {seen}/{epochs}  loss {last['train/loss']:.4f}, "
+                        f"validation {judged_by} {last[SCORE]:.3f} (best {state['best']:.3f})"
+                        + (f", {duration(left_s)} left" * (left_s > 0))
+                    )
             if over:
                 return
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 
+from etude.errors import DISK_FULL, StorageError
 from etude.tracking.sender import Sender
 from etude.tuning.journal import Entry, Journal
 
@@ -31,6 +32,7 @@ class Follow(tune.Callback):  # type: ignore[misc]
         self._judged_by = judged_by
         self._say = say
         self._total = total
+        self.fault: OSError | None = None  # for which no trial is to blame
         self._sent = {number: journal.reported_epoch(number) for number in journal.proposed()}
 
     def on_trial_result(
@@ -51,10 +53,14 @@ class Follow(tune.Callback):  # type: ignore[misc]
             self._end(number, self._journal.ended()[number])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.fault = _of_storage(trial)
+        if self.fault:
+            raise self.fault  # ends the sweep, unfinished, and the same command goes on with this trial
         number = trial.config["trial"]
         lines = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
         reason = lines[-1] if lines else "its process was lost"
-        self._journal.append(Entry(number, ended="failed", reason=reason))
+        if number not in self._journal.ended():  # one that was stopped may still be lost on its way out
+            self._journal.append(Entry(number, ended="failed", reason=reason))
         self._end(number, self._journal.ended()[number])
 
     def _end(self, number: int, entry: Entry) -> None:
@@ -65,3 +71,12 @@ class Follow(tune.Callback):  # type: ignore[misc]
             + (f"{self._judged_by} {best:.3f}" if best is not None else entry.reason)
             + f" ({len(self._journal.ended())} of {self._total} ended)"
         )
+
+
+def _of_storage(trial: Any) -> OSError | None:
+    """The error that ended a trial, if it is a full disk's or that of storage which cannot be reached."""
+    file = trial.pickled_error_file
+    error = cloudpickle.loads(Path(file).read_bytes()) if file else None
+    cause = getattr(error, "cause", error)
+    of_storage = isinstance(cause, StorageError) or (isinstance(cause, OSError) and cause.errno in DISK_FULL)
+    return cause if of_storage else None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.errors import UserError
 from etude.storage.files import split
 
 
@@ -28,30 +29,35 @@ class Entry:
 
 
 class Journal:
-    """An append-only file of entries; a line cut short by a crash is dropped when it is read."""
+    """An append-only file of entries; a last line that was cut short is dropped when it is read."""
 
     def __init__(self, path: str | Path) -> None:
+        """Raises UserError if a line before the last is no entry."""
         self._files, self._name = split(path)
         content = self._files.read(self._name) or b""
-        whole, _, self._cut = content.rpartition(b"\n")
+        whole, _, cut = content.rpartition(b"\n")
+        self._torn = bool(cut)  # the file may end in a part of a line, which nothing must continue
+        self.fault: OSError | None = None  # why the last entry could not be added
         self.entries: list[Entry] = []
         self._scores: dict[int, dict[int, float]] = {}
         self._best: dict[int, float] = {}
         self._ended: dict[int, Entry] = {}
         self._overrides: dict[int, dict[str, Any]] = {}
-        for entry in _read(whole):
+        for entry in _read(whole, str(path)):
             self._note(entry)
 
     def append(self, entry: Entry) -> None:
         """Add an entry; it is where it stays when this returns."""
-        told = {name: value for name, value in asdict(entry).items() if value != getattr(Entry, name, None)}
-        line = (json.dumps(told) + "\n").encode()
-        if self._cut:  # what is appended must not continue a line that a crash cut short
-            content = self._files.read(self._name) or b""
-            self._files.write(self._name, content.removesuffix(self._cut) + line)
-            self._cut = b""
-        else:
-            self._files.append(self._name, line)
+        torn, self._torn = self._torn, True  # until it is there whole: a disk may be full, an answer lost
+        try:
+            if torn:
+                self._files.write(self._name, b"".join(map(_line, [*self.entries, entry])))
+            else:
+                self._files.append(self._name, _line(entry))
+        except OSError as error:
+            self.fault = error
+            raise
+        self._torn, self.fault = False, None
         self._note(entry)
 
     def proposed(self) -> list[int]:
@@ -92,9 +98,17 @@ class Journal:
             self._ended[entry.trial] = entry
 
 
-def _read(content: bytes) -> Iterator[Entry]:
-    for line in content.splitlines():
+def _line(entry: Entry) -> bytes:
+    told = {name: value for name, value in asdict(entry).items() if value != getattr(Entry, name, None)}
+    return (json.dumps(told) + "\n").encode()
+
+
+def _read(content: bytes, where: str) -> Iterator[Entry]:
+    for number, line in enumerate(content.split(b"\n") if content else (), start=1):
         try:
             yield Entry(**json.loads(line))
-        except json.JSONDecodeError:
-            return
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"line {number} of the sweep's journal {where} is damaged, or of another version: mend it, "
+                "or give the sweep another name"
+            ) from error

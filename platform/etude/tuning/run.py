@@ -106,8 +106,10 @@ def run_trials(going: Going, epochs: int) -> None:
     population = going.sweep.population
     if population is None:
         asha = OrderedAsha(going.journal, going.sweep.asha, max_epochs=epochs, metric=SCORE)
+        going.make_up()  # after the scheduler, which settles at once what a killed driver had not
         _tune(going, asha)
         return
+    going.make_up()
     *ends, _ = generation_ends(population.every_epochs, epochs)
     for end in ends:
         _tune(going, Journaled(going.journal, metric=SCORE, until=end), until=end)
@@ -171,7 +173,12 @@ def _tune(going: Going, scheduler: Journaled, until: int | None = None) -> None:
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        if fault := going.journal.fault or follow.fault:
+            raise fault from error
+        raise
 
 
 def _of_a_driver() -> dict[str, float]:

@@ -132,7 +132,6 @@ def run_sweep(
     tracking.log_params(going.parent, {**settings.model_dump(), "sweep": sweep.model_dump()})
     before = f", {len(journal.ended())} ended before" if continued else ""
     say(f"sweep {folder.name}: {len(drawn)} trials{before}")
-    going.make_up()
     with lock.guarding():
         run_trials(going, _most_epochs(settings, sweep, drawn))
     left = set(range(len(drawn))) - set(journal.ended())

@@ -112,7 +112,7 @@ def run_trial_on_workers(
 ) -> None:
     """The same with several workers, which Ray Train starts and Tune's process waits for."""
     run = _run(config, base, sweep, until)
-    check_shares(run.settings.training.batch_size, workers)
+    check_shares(run.settings.training, workers)
     fit([run], workers, None, [TuneReportCallback()])
 
 
