@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     what.add_argument("file", nargs="?", type=Path, help="for ray up, or with a RayJob")
     what.add_argument("--head", metavar="URL", help="where the dashboard of a running cluster answers")
     chosen = parser.parse_args(argv)
-    if chosen.head:
+    if chosen.head is not None:
         say(f"{chosen.head} takes this token and runs Ray {require_dashboard(chosen.head)}, as here")
         return 0
     n_problems, start = 0, "ray up"

@@ -61,6 +61,13 @@ def test_servers_listen_where_the_cluster_alone_reaches_them(name: str) -> None:
     assert "MLFLOW_TRACKING_URI=http://$IP:5000" in start
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_tasks_compute_with_as_many_threads_as_they_reserve(name: str) -> None:
+    for key in (HEAD, WORKER):
+        (start,) = (one for one in read(name)[key] if "ray start" in one)
+        assert "unset OMP_NUM_THREADS" in start.partition("ray start")[0]  # which `ray up` sets to 1
+
+
 HEAD, WORKER = "head_start_ray_commands", "worker_start_ray_commands"
 Edit = Callable[[dict[str, Any]], object]
 
@@ -85,7 +92,7 @@ def gpu(config: dict[str, Any]) -> dict[str, Any]:
 
 BROKEN: list[tuple[Edit, str]] = [
     (lambda c: c.update(workers=3), "'workers' was unexpected"),
-    (lambda c: c.pop("provider"), "Ray cannot use this file|'provider' is a required property"),
+    (lambda c: c.pop("provider"), "provider is missing, or no section"),
     (lambda c: c.update(head_node_type="boss"), "head_node_type"),
     (lambda c: gpu(c).update(min_workers=9, max_workers=9), "max_workers` is smaller than the sum"),
     (lambda c: head(c)["resources"].update(train_driver=0.5), "not of type 'integer'"),
@@ -175,6 +182,13 @@ def cluster(documents: list[Any]) -> Any:
 
 BROKEN_JOBS: list[tuple[Callable[[list[Any]], object], str]] = [
     (lambda d: d.pop(), "0 documents of kind RayJob"),
+    (lambda d: d.insert(0, "text"), "document 1: 'text' is not of type 'object'"),
+    (lambda d: d[0].update(kind=["x"]), r"document 1\.kind"),
+    (lambda d: d[-1].pop("metadata"), "'metadata' is a required property"),
+    (
+        lambda d: cluster(d)["headGroupSpec"]["template"]["spec"]["containers"][0].update(image=5),
+        "5 is not of type 'string'",
+    ),
     (lambda d: cluster(d).pop("headGroupSpec"), "'headGroupSpec' is a required property"),
     (lambda d: cluster(d).update(authOption={"mode": "token"}), "'authOption' was unexpected"),
     (lambda d: cluster(d)["headGroupSpec"]["rayStartParams"].update({"num-cpus": 0}), "0 is not of type"),

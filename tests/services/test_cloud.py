@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +211,67 @@ def test_a_token_that_is_missing_or_open_to_others_is_told(folder: Path) -> None
         cloud.token(cluster(folder))
 
 
+def test_a_token_that_is_no_text_or_hidden_by_another_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = folder / ".ray" / "auth_token"
+    token.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"cannot be read .*it should hold the token, as text"):
+        cloud.token(cluster(folder))
+    token.unlink()
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/elsewhere")  # then `ray get-auth-token` writes no file
+    with pytest.raises(UserError, match=r"unset RAY_AUTH_TOKEN_PATH.*then ray get-auth-token --generate"):
+        cloud.token(cluster(folder))
+    changed(folder, "~/.ray/auth_token  #", "~nobody-here/.ray/auth_token  #")
+    with pytest.raises(UserError, match=r"no such user's home"):
+        cloud.token(cluster(folder))
+
+
+def test_an_aws_profile_that_is_not_there_is_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nosuch")
+    assert "(nosuch) could not be found: name one of those" in found(folder)["account"].text
+
+
+def test_half_a_key_is_not_taken_for_silence_of_aws(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert "AWS was not asked: Partial credentials" in found(folder)["account"].text
+
+
+def test_a_kind_without_a_limit_counts_with_that_of_the_cluster(folder: Path) -> None:
+    config = yaml.safe_load((folder / "cluster.yaml").read_text())
+    del config["available_node_types"]["gpu_worker"]["max_workers"]
+    assert "G and VT spot 64 of 256 vCPUs" in cloud.quota(Cluster(config, folder))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda c: c["available_node_types"].update(head=5),
+        lambda c: c["available_node_types"]["head"]["node_config"].pop("ImageId"),
+        lambda c: c["available_node_types"]["head"]["node_config"].update(InstanceType=[1]),
+        lambda c: c["available_node_types"]["gpu_worker"]["node_config"].update(InstanceMarketOptions="spot"),
+        lambda c: c["file_mounts"].update({"/home/ray/etude/jobs": None}),
+        lambda c: c.update(file_mounts=["jobs"]),
+        lambda c: c["docker"].update(run_options=[{"a": 1}]),
+        lambda c: c["docker"].pop("container_name"),
+        lambda c: c["provider"].pop("region"),
+        lambda c: c["provider"].pop("type"),
+        lambda c: c.update(setup_commands=[["pip install x"]]),
+        lambda c: c.pop("head_node_type"),
+    ],
+)
+def test_a_wrong_type_deep_inside_is_one_problem_and_nothing_more_is_asked(
+    edit: Callable[[Any], object], folder: Path
+) -> None:
+    config = yaml.safe_load((folder / "cluster.yaml").read_text())
+    edit(config)
+    (folder / "cluster.yaml").write_text(json.dumps(config))
+    findings = found(folder)
+    assert [(one.name, one.state) for one in findings.values()] == [("file", "problem")]
+
+
 def test_an_image_of_another_ray_is_told_beside_the_rest(folder: Path) -> None:
     changed(folder, "image: rayproject/ray:2.60.0-py311  #", "image: rayproject/ray:2.59.0-py311  #")
     findings = found(folder)
@@ -220,10 +281,15 @@ def test_an_image_of_another_ray_is_told_beside_the_rest(folder: Path) -> None:
 
 def test_files_that_are_no_cluster_are_told(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
-    for text in ("a: [", "- 1\n", "provider: 5\ncluster_name: x\n", ""):
+    for text, said in [
+        ("a: [", "cannot be read"), ("day: 2026-99-99\n", "cannot be read"), ("- 1\n", "holds no keys"),
+        ("", "holds 0 documents"), ("a: 1\n---\nb: 2\n", "holds 2 documents"),
+        ("provider: 5\ncluster_name: x\n", "provider is missing, or no section"),
+    ]:  # fmt: skip
         path.write_text(text)
         (finding,) = examine_cluster(path, tmp_path)
         assert finding.state == "problem"
+        assert said in finding.text
     (finding,) = examine_cluster(tmp_path / "none.yaml", tmp_path)
     assert "No such file" in finding.text
 

@@ -52,7 +52,17 @@ def test_no_kind_goes_beyond_the_whole_cluster() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [None, [], "text", {"max_workers": 3}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        None, [], "text", {"max_workers": 3},
+        {"head_node_type": "a", "max_workers": 0.5, "available_node_types": {"b": {"resources": {"CPU": 1}}}},
+        {
+            "head_node_type": "a", "max_workers": 1,
+            "available_node_types": {"b": {"resources": {"CPU": float("inf")}}},
+        },
+    ],
+)  # fmt: skip
 def test_another_file_is_refused(config: Any) -> None:
     with pytest.raises(UserError, match="this configures no autoscaler"):
         kinds(config)
@@ -92,6 +102,7 @@ def test_the_command_tells_a_running_head(head: str, tmp_path: Path) -> None:
         (["README.md"], "README.md cannot be read as YAML"),
         (["nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["--kuberay", "true"], "this is no pod of KubeRay"),
+        (["--kuberay"], "--kuberay needs a COMMAND"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(words: list[str], sentence: str) -> None:

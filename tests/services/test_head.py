@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from etude.errors import UserError
-from etude.services import daemon
+from etude.services import daemon, session
 from etude.services.head import require_dashboard, require_head, require_token
 from etude.services.local import Ports, ray_environment, ray_head
 
@@ -93,6 +93,25 @@ def test_an_address_at_which_nobody_answers_is_told_within_seconds() -> None:
 def test_a_dashboard_is_no_address_of_a_head() -> None:
     with pytest.raises(UserError, match="ray job submit --address"):
         require_head("http://127.0.0.1:8265")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "8265", "127.0.0.1:8265", "http://", "http://127.0.0.1:port", "http://[::1", "http://127.0.0.1:1/ x",
+     "http://127.0.0.1:99999", "ray://127.0.0.1:10001", "file:///etc/passwd"],
+)  # fmt: skip
+def test_what_is_no_address_of_a_dashboard_is_told(address: str) -> None:
+    with pytest.raises(UserError, match=r"is no dashboard's address: give http://HOST:8265"):
+        require_dashboard(address)
+
+
+def test_the_head_of_this_machine_is_asked_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a head that was killed Ray keeps the address, and would wait for it for more than a minute."""
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(session, "find_head", lambda: f"127.0.0.1:{daemon.free_port()}")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(UserError, match="no Ray head answers at 127"):
+        session.connect(Path("/nonexistent"))
 
 
 def test_a_token_that_is_asked_for_and_not_there_is_told() -> None:

@@ -3,10 +3,11 @@
 Nothing is started. In the bucket one small object is written and deleted again.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,10 +15,26 @@ from urllib.parse import urlsplit
 import boto3
 import yaml
 from botocore.config import Config as ClientConfig
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    ProfileNotFound,
+)
+from botocore.exceptions import ConnectionError as NotConnected
 
 from etude.errors import UserError
-from etude.services.cluster_file import TOKEN, Config, advice, images, node_types, problems, storage
+from etude.services.cluster_file import (
+    TOKEN,
+    Config,
+    advice,
+    images,
+    node_types,
+    problems,
+    schema_problem,
+    storage,
+)
 from etude.services.findings import Finding, NotUsed
 from etude.services.kuberay_file import kuberay_problems
 
@@ -37,7 +54,6 @@ class Cluster:
 
     config: Config
     folder: Path
-    session: boto3.Session = field(default_factory=boto3.Session)
 
     @property
     def region(self) -> str:
@@ -46,21 +62,28 @@ class Cluster:
 
     def client(self, service: str) -> Any:
         """A client of one of AWS's services there, which gives up within seconds."""
-        return self.session.client(service, region_name=self.region, config=QUICK)
+        return boto3.Session().client(service, region_name=self.region, config=QUICK)
 
 
 def examine_cluster(path: Path, folder: Path) -> Iterator[Finding]:
     """Check one thing after the other. `folder` is where `ray up` will be run."""
     try:
         documents = [one for one in yaml.safe_load_all(path.read_text()) if one is not None]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         yield Finding("file", "problem", f"{path} cannot be read: {' '.join(str(error).split())}")
         return
     if any(isinstance(one, dict) and one.get("kind") == "RayJob" for one in documents):
         said = kuberay_problems(documents)
         yield Finding("RayJob", "problem" if said else "ok", "\n".join(said) or f"{path} is valid")
         return
-    config = documents[0] if len(documents) == 1 and isinstance(documents[0], dict) else {}
+    config = documents[0] if len(documents) == 1 else None
+    if not isinstance(config, dict):
+        held = f"{len(documents)} documents" if len(documents) != 1 else "no keys"
+        yield Finding(
+            "file", "problem",
+            f"{path} holds {held}: give a file for `ray up`, such as cluster.yaml, or one with a RayJob",
+        )  # fmt: skip
+        return
     if said := problems(config):
         yield Finding("file", "problem", "\n".join(said))
     else:
@@ -68,7 +91,7 @@ def examine_cluster(path: Path, folder: Path) -> Iterator[Finding]:
         yield Finding("file", "ok", f"{path} is valid; {image} has the Ray and Python that run here")
         if costs := advice(config):
             yield Finding("cost", "advice", "\n".join(costs))
-    if not isinstance(config.get("provider"), dict):
+    if schema_problem(config):  # the others could not read it
         return
     cluster = Cluster(config, folder)
     for name, check in CHECKS.items():
@@ -84,9 +107,15 @@ def token(cluster: Cluster) -> str:
     local = next((one for target, one in mounts.items() if target.endswith(TOKEN)), None)
     if local is None:
         raise NotUsed("no token is mounted")
-    path = cluster.folder / Path(local).expanduser()
-    if not path.is_file() or not path.read_text().strip():
-        raise UserError(f"{local} holds no token: ray get-auth-token --generate")
+    path = _local(cluster, local)
+    try:
+        held = path.is_file() and path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{local} cannot be read ({error}): it should hold the token, as text") from None
+    if not held:
+        taken = [name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)]
+        first = f"unset {' '.join(taken)}, for Ray takes that token and writes none; then " if taken else ""
+        raise UserError(f"{local} holds no token: {first}ray get-auth-token --generate")
     if path.stat().st_mode & 0o077:
         raise UserError(f"{local} can be read by others on this machine: chmod 600 {local}")
     return f"{local} is there, for you alone"
@@ -96,7 +125,7 @@ def mounts(cluster: Cluster) -> str:
     """What is copied to the nodes."""
     mounted = cluster.config.get("file_mounts") or {}
     named = {local for target, local in mounted.items() if not target.endswith(TOKEN)}
-    missing = sorted(one for one in named if not (cluster.folder / Path(one).expanduser()).exists())
+    missing = sorted(one for one in named if not _local(cluster, one).exists())
     if missing:
         raise UserError(f"{', '.join(missing)} is not here: run `ray up` in the repository's root")
     return f"{len(named)} files and folders are there"
@@ -166,7 +195,10 @@ def quota(cluster: Cluster) -> str:
         family = FAMILIES.get(letters[0] if letters else "")
         if family is None:
             raise NotUsed(f"no quota is known for {node['InstanceType']}: look in AWS's console")
-        n_machines = 1 if name == cluster.config["head_node_type"] else kind.get("max_workers", 0)
+        most = cluster.config.get("max_workers", 2)  # Ray's own defaults
+        n_machines = (
+            1 if name == cluster.config["head_node_type"] else min(kind.get("max_workers", most), most)
+        )
         spot = node.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
         wanted[family, spot] += n_machines * cores[node["InstanceType"]]
     quotas, said = cluster.client("service-quotas"), []
@@ -189,6 +221,14 @@ CHECKS: dict[str, Callable[[Cluster], str]] = {
 }  # fmt: skip
 
 
+def _local(cluster: Cluster, name: str) -> Path:
+    """What is mounted, on this machine."""
+    try:
+        return cluster.folder / Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"file_mounts name {name}, and there is no such user's home") from None
+
+
 def _finding(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, "ok", check())
@@ -204,6 +244,10 @@ def _said(error: Exception) -> str:
     """One sentence of AWS's error, with what to do where that is known."""
     if isinstance(error, NoCredentialsError):
         return "there are no AWS credentials here: run `aws configure`, or set AWS_PROFILE"
+    if isinstance(error, ProfileNotFound):
+        return f"{error}: name one of those in ~/.aws/config with AWS_PROFILE, or unset it"
+    if not isinstance(error, ClientError | HTTPClientError | NotConnected):
+        return f"AWS was not asked: {' '.join(str(error).split())}"
     if not isinstance(error, ClientError):
         return f"AWS does not answer: {' '.join(str(error).split())}"
     code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")

@@ -25,6 +25,52 @@ STARTS = ("head_start_ray_commands", "worker_start_ray_commands")
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 GROWTH = "python -m etude.services.growth"
 TOKEN = "/.ray/auth_token"
+# What is read here and in cloud.py, where Ray's schema takes anything.
+_TEXT, _TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
+_AWS_NODE = {
+    "required": ["InstanceType", "ImageId"],
+    "properties": {
+        "InstanceType": _TEXT, "ImageId": _TEXT, "SecurityGroupIds": _TEXTS,
+        "InstanceMarketOptions": {"type": "object"},
+    },
+}  # fmt: skip
+_RULES = {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}
+SHAPE: dict[str, Any] = {
+    "properties": {
+        "provider": {
+            "required": ["type"],
+            "properties": {"type": _TEXT},
+            "if": {"properties": {"type": {"const": "aws"}}},
+            "then": {"required": ["region"], "properties": {"region": _TEXT}},
+        },
+        "docker": {
+            "properties": {
+                "image": _TEXT,
+                "head_image": _TEXT,
+                "worker_image": _TEXT,
+                "run_options": _TEXTS,
+                "head_run_options": _TEXTS,
+                "worker_run_options": _TEXTS,
+            }
+        },
+        "file_mounts": {"type": "object", "additionalProperties": _TEXT},
+        "available_node_types": {
+            "additionalProperties": {
+                "properties": {
+                    "node_config": {"type": "object", "properties": {"scheduling": _RULES}},
+                    "docker": {"properties": {"worker_image": _TEXT}},
+                }
+            }
+        },
+    },
+    "patternProperties": {"_commands$": _TEXTS},
+    "if": {"properties": {"provider": {"properties": {"type": {"const": "aws"}}}}},
+    "then": {
+        "properties": {
+            "available_node_types": {"additionalProperties": {"properties": {"node_config": _AWS_NODE}}}
+        }
+    },
+}
 
 
 def problems(config: Config) -> list[str]:
@@ -48,14 +94,22 @@ def schema_problem(config: Config) -> str | None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     logging.getLogger("ray.autoscaler").setLevel(logging.ERROR)  # it tells what it fills in
+    if not isinstance(config.get("provider"), dict):
+        return "provider is missing, or no section: is this a file for `ray up`? compare it with cluster.yaml"
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             validate_config(prepare_config(copy.deepcopy(dict(config))))
     except jsonschema.ValidationError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "the file's top"
         return f"{where}: {error.message}: Ray takes no such file"
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, click.ClickException) as error:
+    except (
+        ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError,
+        click.ClickException,
+    ) as error:  # fmt: skip
         return f"Ray cannot use this file ({error or type(error).__name__}): compare it with cluster.yaml"
+    for problem in jsonschema.Draft202012Validator(SHAPE).iter_errors(config):
+        where = ".".join(str(part) for part in problem.absolute_path)
+        return f"{where}: {problem.message}: write it as cluster.yaml does"
     return None
 
 

@@ -9,6 +9,7 @@ nothing looks as if it were nothing. It holds until the head ends.
 """
 
 import argparse
+import operator
 import os
 import sys
 from collections.abc import Mapping
@@ -18,14 +19,13 @@ from typing import Any
 
 import requests
 import yaml
-from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
 from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
 from etude.cli import guarded, say
 from etude.errors import UserError
-from etude.services.head import require_head
+from etude.services.head import find_head, require_head
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # of a pod
 
@@ -54,12 +54,12 @@ def kinds(config: Mapping[str, Any]) -> list[Kind]:
             else Kind(
                 name,
                 _whole(kind.get("resources", {})),
-                kind.get("min_workers", 0),
-                min(kind.get("max_workers", together), together),
+                operator.index(kind.get("min_workers", 0)),
+                operator.index(min(kind.get("max_workers", together), together)),
             )
             for name, kind in config["available_node_types"].items()
         ]
-    except (TypeError, AttributeError, KeyError) as error:
+    except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
         raise UserError(
             f"this configures no autoscaler ({type(error).__name__}: {error}): give what `ray start` has as "
             "--autoscaling-config, ~/ray_bootstrap_config.yaml on the head of `ray up`"
@@ -106,25 +106,27 @@ def main(argv: list[str]) -> int:
     what.add_argument("file", nargs="?", type=Path, help="that ray start has as --autoscaling-config")
     what.add_argument("--kuberay", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run then")
     chosen = parser.parse_args(argv)
+    if chosen.kuberay is not None and not chosen.kuberay:
+        parser.error("--kuberay needs a COMMAND: what the job runs once the cluster is told")
     config = _read(chosen.file) if chosen.file else of_kuberay(os.environ.get("RAY_CLUSTER_NAME"))
     every = kinds(config)
-    try:
-        address = canonicalize_bootstrap_address("auto")
-    except ConnectionError as error:
-        raise UserError("no Ray head runs here: start it first, or name it in RAY_ADDRESS") from error
+    address = find_head()
     require_head(address)
     announce(every, address)
     say("this cluster grows to " + ", ".join(f"{kind.most} x {kind.name}" for kind in every))
     if chosen.kuberay:
-        os.execvp(chosen.kuberay[0], chosen.kuberay)
+        try:
+            os.execvp(chosen.kuberay[0], chosen.kuberay)
+        except OSError as error:
+            raise UserError(f"{chosen.kuberay[0]} cannot be run ({error.strerror})") from error
     return 0
 
 
 def _read(file: Path) -> Any:
     try:
         return yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read as YAML ({error})") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read as YAML ({' '.join(str(error).split())})") from error
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """Whether a Ray head can be used from here: seconds until a sentence, where Ray itself tries for minutes."""
 
+import http.client
 import json
 import os
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 import grpc
 import ray
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray._private.grpc_utils import init_grpc_channel  # with the token, as every client of Ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
@@ -28,7 +31,7 @@ def require_head(address: str, timeout_s: float = TIMEOUT_S) -> None:
 
     Raises UserError if nothing answers in `timeout_s`, the token is missing or wrong, or its Ray is another.
     """
-    if address.startswith(("http://", "https://")):
+    if address.lower().startswith(("http://", "https://")):
         raise UserError(
             f"RAY_ADDRESS is {address}, a dashboard: submit there with ray job submit --address, or set "
             "RAY_ADDRESS to the head's host:6379"
@@ -55,6 +58,7 @@ def require_dashboard(address: str, timeout_s: float = TIMEOUT_S) -> str:
 
     Raises UserError as `require_head` does.
     """
+    _require_url(address)
     require_token()
     url = f"{address.rstrip('/')}/api/version"
     request = urllib.request.Request(url, headers=get_auth_headers_if_auth_enabled({}))
@@ -65,7 +69,7 @@ def require_dashboard(address: str, timeout_s: float = TIMEOUT_S) -> str:
         if error.code in (401, 403):
             raise UserError(_refused(f"the Ray head behind {address}")) from None
         raise UserError(f"{address} answers with status {error.code}, not as a Ray dashboard does") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, http.client.HTTPException):
         raise UserError(f"{address} does not answer as a Ray dashboard does: its port is 8265") from None
     except OSError as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -74,6 +78,27 @@ def require_dashboard(address: str, timeout_s: float = TIMEOUT_S) -> str:
         ) from None
     _same_version(f"the Ray head behind {address}", version)
     return version
+
+
+def find_head() -> str:
+    """The address of this machine's head, or of the one that RAY_ADDRESS names.
+
+    Raises UserError if there is none.
+    """
+    try:
+        return str(canonicalize_bootstrap_address("auto"))
+    except ConnectionError as error:
+        raise UserError("no Ray head runs here: start it first, or name it in RAY_ADDRESS") from error
+
+
+def _require_url(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or any(letter.isspace() for letter in address):
+        raise UserError(f"{address!r} is no dashboard's address: give http://HOST:8265")
 
 
 def require_token() -> None:

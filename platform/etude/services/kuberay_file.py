@@ -35,7 +35,11 @@ _PODS = {
                 "containers": {
                     "type": "array",
                     "minItems": 1,
-                    "items": {"type": "object", "required": ["name", "image", "resources"]},
+                    "items": {
+                        "type": "object",
+                        "required": ["name", "image", "resources"],
+                        "properties": {"image": _TEXT},
+                    },
                 }
             },
         }
@@ -74,10 +78,25 @@ SCHEMA: dict[str, Any] = _object(
     ),
 )  # fmt: skip
 
+DOCUMENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["apiVersion", "kind", "metadata"],
+    "properties": {
+        "apiVersion": _TEXT, "kind": _TEXT, "spec": {"type": "object"},
+        "metadata": {"type": "object", "required": ["name"], "properties": {"name": _TEXT}},
+    },
+}  # fmt: skip
+
 
 def kuberay_problems(documents: Sequence[Document]) -> list[str]:
     """One sentence for each thing that is wrong with the file's RayJob and what stands beside it."""
-    jobs = [one for one in documents if one.get("kind") == "RayJob"]
+    for number, one in enumerate(documents, 1):
+        try:
+            jsonschema.validate(one, DOCUMENT)
+        except jsonschema.ValidationError as error:
+            where = ".".join(["", *(str(part) for part in error.absolute_path)])
+            return [f"document {number}{where}: {error.message}: Kubernetes takes no such document"]
+    jobs = [one for one in documents if one["kind"] == "RayJob"]
     if len(jobs) != 1:
         return [f"the file holds {len(jobs)} documents of kind RayJob: one is needed"]
     try:
@@ -121,5 +140,5 @@ def _beside(documents: Sequence[Document]) -> Iterator[str]:
     if "NetworkPolicy" not in kinds:
         yield "there is no NetworkPolicy: any pod could reach MLflow, which asks for no password"
     for one in documents:
-        if one.get("kind") == "Service" and one["spec"].get("type", "ClusterIP") != "ClusterIP":
+        if one["kind"] == "Service" and one.get("spec", {}).get("type", "ClusterIP") != "ClusterIP":
             yield f"the Service {one['metadata']['name']} is reachable from outside: type must be ClusterIP"

@@ -11,7 +11,7 @@ import ray
 from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.services import daemon
-from etude.services.head import require_head
+from etude.services.head import find_head, require_head
 from etude.services.local import DASHBOARD, PLACES, mlflow_server, ray_environment
 from etude.tracking.mlflow import Tracking
 
@@ -46,8 +46,8 @@ def connect(home: Path) -> str:
                 "address": "local", "resources": PLACES,
                 "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port,
             }  # fmt: skip
-    elif (address := os.environ["RAY_ADDRESS"]) not in ("auto", "local") and not ray.is_initialized():
-        require_head(address)
+    elif (address := os.environ["RAY_ADDRESS"]) != "local" and not ray.is_initialized():
+        require_head(find_head() if address == "auto" else address)
     try:
         return f"http://{ray.init(ignore_reinit_error=True, **options).dashboard_url}"
     except RuntimeError as error:
