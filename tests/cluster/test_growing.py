@@ -33,6 +33,16 @@ def test_preparing_brings_all_nodes_that_may_come(empty: Nodes, light: Light) ->
     assert len({*noted(light, "featurize").values()}) == 2
 
 
+def test_preparing_makes_do_with_fewer_nodes_than_might_come(tmp_path: Path, light: Light) -> None:
+    """As when a spot market has no more, or the account's quota is used up."""
+    few, many = ({"cpu": {"resources": {"CPU": 1}, "max_workers": most}} for most in (1, 4))
+    with growing(few, tmp_path, announced=many) as cluster:
+        came = outcome(cluster.drive("tests.support.light", json.dumps(asdict(light))), within_s=300)
+    assert came.prepared + came.quarantined == came.total == 300
+    exact(light)
+    assert len({*noted(light, "featurize").values()}) == 1
+
+
 def test_workers_wait_for_their_nodes(empty: Nodes, tmp_path: Path, mlflow_uri: str) -> None:
     experiment = synthetic_experiment(tmp_path / "home", *WORDS, n=60)
     calm = Mortal(**experiment.model_dump(), deaths=tmp_path / "deaths")

@@ -19,6 +19,7 @@ from etude.services.daemon import free_port
 from etude.services.local import DASHBOARD, PLACES
 from tests.support.nodes import REPOSITORY, Nodes, cluster_environment
 
+Kinds = Mapping[str, Mapping[str, Any]]
 HEAD = "ray.head.default"  # the provider knows no other
 
 COMMANDS = (
@@ -27,10 +28,11 @@ COMMANDS = (
 
 
 @contextmanager
-def growing(workers: Mapping[str, Mapping[str, Any]], folder: Path) -> Iterator[Nodes]:
+def growing(workers: Kinds, folder: Path, announced: Kinds | None = None) -> Iterator[Nodes]:
     """Start a head that grows by these kinds of machines, announced as in cluster.yaml; no node at first.
 
     `workers` are written as in a file for `ray up`: {"cpu": {"resources": {"CPU": 1}, "max_workers": 2}}.
+    With `announced` those are told to Ray instead: a cloud may have fewer machines than one would have.
     """
     address = f"127.0.0.1:{free_port()}"
     config = folder / "autoscaler.yaml"
@@ -53,13 +55,15 @@ def growing(workers: Mapping[str, Mapping[str, Any]], folder: Path) -> Iterator[
             cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
-            _announced(config, environment, head)
+            told = folder / "announced.yaml"
+            told.write_text(json.dumps(autoscaler_config(announced or workers, address)))
+            _announced(told, environment, head)
             yield Nodes(address, (), environment, ())
         finally:
             _end(head)
 
 
-def autoscaler_config(workers: Mapping[str, Mapping[str, Any]], address: str) -> dict[str, Any]:
+def autoscaler_config(workers: Kinds, address: str) -> dict[str, Any]:
     """What `ray up` would leave on the head."""
     kinds = {name: {"node_config": {}, "min_workers": 0} | dict(kind) for name, kind in workers.items()}
     return {

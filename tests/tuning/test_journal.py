@@ -58,7 +58,9 @@ def test_an_append_that_fails_half_way_costs_no_other_entry(
     assert Journal(tmp_path / "journal.jsonl").entries == [Entry(0, overrides={"seed": 1}), *later]
 
 
-@pytest.mark.parametrize("line", ['{"trial": 0, "epo{"trial": 1}', "[]", '{"trial": 0, "lap": 1}', "\0\0", ""])
+@pytest.mark.parametrize(
+    "line", ['{"trial": 0, "epo{"trial": 1}', "[]", '{"trial": 0, "lap": 1}', "\0\0", ""]
+)
 def test_a_damaged_line_hides_no_later_one(tmp_path: Path, line: str) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text(f'{{"trial": 0, "overrides": {{}}}}\n{line}\n{{"trial": 0, "ended": "finished"}}\n')

@@ -211,9 +211,7 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
             fn_constructor_args=(job.source, job.cache, options.fetch_attempts, under_way),
             batch_size=None, batch_format="pyarrow",
             # Several blocks are under way, so that the last file of one does not keep the next waiting.
-            compute=ray.data.ActorPoolStrategy(
-                size=n_fetching, max_concurrent_calls_per_actor=1 + -(-under_way // rows_a_block)
-            ),
+            compute=there.pool(n_fetching, at_a_time=1 + -(-under_way // rows_a_block)),
             num_cpus=FETCH * there.share,
         )
         .map_batches(
@@ -222,7 +220,7 @@ def _rows(job: Job, planned: Plan) -> Iterator[tuple[Track, dict[str, Any]]]:
                 job.recipe, job.teachers, options.min_duration_s, options.silence_dbfs, device,
             ),
             batch_size=1, batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=n_listening), num_cpus=FEATURIZE * there.share,
+            compute=there.pool(n_listening), num_cpus=FEATURIZE * there.share,
             num_gpus=options.gpus_per_actor or None,
         )
         .map_batches(

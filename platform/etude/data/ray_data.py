@@ -34,6 +34,17 @@ class Cluster:
         """
         return 1.0 if self.grows else 0.5
 
+    def pool(self, size: int, at_a_time: int = 1) -> ray.data.ActorPoolStrategy:
+        """So many actors, each with so many calls at a time.
+
+        Where nodes are still to come, perhaps fewer than allowed, the pool makes do with those that do.
+        """
+        if not self.grows:
+            return ray.data.ActorPoolStrategy(size=size, max_concurrent_calls_per_actor=at_a_time)
+        return ray.data.ActorPoolStrategy(
+            min_size=1, initial_size=size, max_size=size, max_concurrent_calls_per_actor=at_a_time
+        )
+
 
 def cluster() -> Cluster:
     """The cluster as it is, or as it will be once an autoscaler has brought what its file allows."""

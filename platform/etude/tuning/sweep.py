@@ -8,7 +8,9 @@ new one, with other draws, after a finished one.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,48 +105,54 @@ def run_sweep(
     """
     draw(settings, sweep, (settings.seed, 0))
     study = settings.open()
-    folder, number, continued = _choose_folder(settings.place.at("sweeps"), settings, sweep, study.data_hash)
-    lock = Lock(folder, folder.name)
-    seed = (settings.seed, number)
-    drawn = draw(settings, sweep, seed)
-    search: Search
-    if sweep.search == "random":
-        listed, search = drawn, Listed(drawn)
-    else:
-        listed, search = [], OptunaSearch(sweep.space, sweep.trials, seed)
-    journal = Journal(folder.address("journal.jsonl"))
-    going = Going(
-        settings,
-        sweep,
-        folder,
-        seed,
-        journal,
-        search,
-        len(drawn),
-        list(sweep.cases),
-        tracking,
-        dict(tags),
-        say,
+    folder, number, continued, lock = _take_folder(
+        settings.place.at("sweeps"), settings, sweep, study.data_hash
     )
-    for index, overrides in enumerate(listed):  # a file that one of them lacks shows before any trains
-        going.cost(index, overrides)
-    _write_plan(folder, settings, sweep, listed or list(map(journal.overrides, journal.proposed())))
-    tracking.log_params(going.parent, {**settings.model_dump(), "sweep": sweep.model_dump()})
-    before = f", {len(journal.ended())} ended before" if continued else ""
-    say(f"sweep {folder.name}: {len(drawn)} trials{before}")
-    with lock.guarding():
-        run_trials(going, _most_epochs(settings, sweep, drawn))
-    left = set(range(len(drawn))) - set(journal.ended())
-    assert not left, f"trials {sorted(left)} have not ended"
-    tracking.deliver()
-    _write_plan(folder, settings, sweep, listed or list(map(journal.overrides, journal.proposed())))
-    result = SweepResult(folder.name, folder, _table(going), going.parent, going.runs, continued, lock)
-    if all(trial.score is None for trial in result.trials):
-        tracking.give_up([going.parent])
-        finish(result, {"winner": None})
-        reason = next((trial.reason for trial in result.trials if trial.reason), "no trial reported anything")
-        raise UserError(f"every trial of {folder.name} failed ({reason}): see {folder}/ray")
-    return result
+    with ExitStack() as held:  # let go of again, unless the caller is given it
+        held.callback(lock.release)
+        seed = (settings.seed, number)
+        drawn = draw(settings, sweep, seed)
+        search: Search
+        if sweep.search == "random":
+            listed, search = drawn, Listed(drawn)
+        else:
+            listed, search = [], OptunaSearch(sweep.space, sweep.trials, seed)
+        journal = Journal(folder.address("journal.jsonl"))
+        going = Going(
+            settings,
+            sweep,
+            folder,
+            seed,
+            journal,
+            search,
+            len(drawn),
+            list(sweep.cases),
+            tracking,
+            dict(tags),
+            say,
+        )
+        for index, overrides in enumerate(listed):  # a file that one of them lacks shows before any trains
+            going.cost(index, overrides)
+        _write_plan(folder, settings, sweep, listed or list(map(journal.overrides, journal.proposed())))
+        tracking.log_params(going.parent, {**settings.model_dump(), "sweep": sweep.model_dump()})
+        before = f", {len(journal.ended())} ended before" if continued else ""
+        say(f"sweep {folder.name}: {len(drawn)} trials{before}")
+        with lock.guarding():
+            run_trials(going, _most_epochs(settings, sweep, drawn))
+        left = set(range(len(drawn))) - set(journal.ended())
+        assert not left, f"trials {sorted(left)} have not ended"
+        tracking.deliver()
+        _write_plan(folder, settings, sweep, listed or list(map(journal.overrides, journal.proposed())))
+        result = SweepResult(folder.name, folder, _table(going), going.parent, going.runs, continued, lock)
+        if all(trial.score is None for trial in result.trials):
+            tracking.give_up([going.parent])
+            finish(result, {"winner": None})
+            reason = next(
+                (trial.reason for trial in result.trials if trial.reason), "no trial reported anything"
+            )
+            raise UserError(f"every trial of {folder.name} failed ({reason}): see {folder}/ray")
+        held.pop_all()
+        return result
 
 
 def finish(result: SweepResult, outcome: Mapping[str, Any]) -> None:
@@ -154,10 +162,10 @@ def finish(result: SweepResult, outcome: Mapping[str, Any]) -> None:
     result.lock.release()
 
 
-def _choose_folder(
+def _take_folder(
     root: Files, settings: Experiment, sweep: SweepConfig, data_hash: str
-) -> tuple[Files, int, bool]:
-    """The folder of the unfinished sweep with these settings and data, or of a new one."""
+) -> tuple[Files, int, bool, Lock]:
+    """The folder of the unfinished sweep with these settings and data, or of a new one, held alone."""
     # The data's hash stands for captions and tokenizers: not what they cost, or where they lie.
     without = {"home", "storage", "storage_cache_gb", "tracking", "prepare", "captions", "tokenizer"}
     same = settings.model_dump(mode="json", exclude=without)
@@ -165,10 +173,15 @@ def _choose_folder(
     digest = hashlib.sha256(json.dumps([same, data_hash], sort_keys=True).encode()).hexdigest()[:8]
     prefix = f"{sweep.name}-{digest}"
     begun = {path.split("/")[0] for path in root.list("", "/sweep.yaml")}
-    last = max((int(name.rsplit("-", 1)[1]) for name in begun if name.startswith(f"{prefix}-")), default=0)
-    unfinished = last > 0 and not root.exists(f"{prefix}-{last:03d}/result.json")
-    number = last if unfinished else last + 1
-    return root.at(f"{prefix}-{number:03d}"), number, unfinished
+    numbered = (re.fullmatch(rf"{re.escape(prefix)}-(\d+)", name) for name in begun)
+    number = max((int(found[1]) for found in numbered if found), default=1)
+    while True:
+        folder = root.at(f"{prefix}-{number:03d}")
+        lock = Lock(folder, folder.name)
+        if not folder.exists("result.json"):
+            return folder, number, folder.name in begun, lock
+        lock.release()  # finished, perhaps just now by another
+        number += 1
 
 
 def _write_plan(folder: Files, settings: Experiment, sweep: SweepConfig, drawn: list[dict[str, Any]]) -> None:
