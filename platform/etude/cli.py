@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 
 from etude.config import mask
-from etude.errors import DISK_FULL, UserError
+from etude.errors import UserError, is_disk_full
 
 
 def guarded(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
@@ -22,7 +22,7 @@ def guarded(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
             print(f"etude: {mask(str(error))}", file=sys.stderr)
             return 2
         except OSError as error:
-            if error.errno not in DISK_FULL:
+            if not is_disk_full(error):
                 raise
             print(
                 f"etude: the disk is full ({error}): make room and run the same command again",

@@ -1,8 +1,7 @@
 """The errors that cross folders; everything else is a plain ValueError or a bug."""
 
 import errno
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # `errno` of an OSError: a disk, or what one may use of it
+from typing import TypeGuard
 
 
 class UserError(ValueError):
@@ -14,6 +13,11 @@ class UserError(ValueError):
 
 class StorageError(UserError, OSError):
     """Storage that cannot be reached, or that refuses: the message is a sentence for the user."""
+
+
+def is_disk_full(error: BaseException | None) -> TypeGuard[OSError]:
+    """Whether a disk is full, or what one may use of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class BadAudio(ValueError):  # noqa: N818

@@ -255,3 +255,11 @@ def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="cannot use"):
         Store(tmp_path / "x")
+
+
+def test_a_commit_that_stays_unreadable_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_shard(PART, rows("a"))
+    (tmp_path / "commits" / PART / "gone.json").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"gone\.json is listed and cannot be read: remove it"):
+        store.committed(PART)

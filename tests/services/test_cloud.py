@@ -183,11 +183,12 @@ def test_a_quota_that_is_too_small_is_told_with_its_code(
         cloud.quota(cluster(folder))
 
 
-def test_a_group_open_to_the_internet_is_a_problem(folder: Path, aws: Any) -> None:
+@pytest.mark.parametrize("those", ["0.0.0.0/0", "128.0.0.0/1"])
+def test_a_group_open_to_the_internet_is_a_problem(folder: Path, aws: Any, those: str) -> None:
     group = yaml.safe_load((folder / "cluster.yaml").read_text())["available_node_types"]["head"]
     aws.authorize_security_group_ingress(
         GroupId=group["node_config"]["SecurityGroupIds"][0],
-        IpProtocol="tcp", FromPort=8265, ToPort=8265, CidrIp="0.0.0.0/0",
+        IpProtocol="tcp", FromPort=8265, ToPort=8265, CidrIp=those,
     )  # fmt: skip
     with pytest.raises(UserError, match=r"lets the whole internet in"):
         cloud.machines(cluster(folder))
@@ -237,6 +238,16 @@ def test_an_aws_profile_that_is_not_there_is_one_sentence(
 def test_half_a_key_is_not_taken_for_silence_of_aws(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert "AWS was not asked: Partial credentials" in found(folder)["account"].text
+
+
+def test_a_family_without_a_known_quota_hides_no_other(
+    folder: Path, quotas: tuple[dict[str, float], str]
+) -> None:
+    quotas[0]["L-3819A6DF"] = 0.0
+    config = yaml.safe_load((folder / "cluster.yaml").read_text())
+    config["available_node_types"]["cpu_worker"]["node_config"]["InstanceType"] = "inf1.xlarge"
+    with pytest.raises(UserError, match=r"your quota L-3819A6DF in us-west-2 is 0"):
+        cloud.quota(Cluster(config, folder))
 
 
 def test_a_kind_without_a_limit_counts_with_that_of_the_cluster(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """Files are whole or absent, in a folder and on S3, and what goes wrong between is mended or said."""
 
+import os
 import pickle
+import stat
 import time
 import uuid
 from pathlib import Path
@@ -172,3 +174,14 @@ def test_the_environment_may_name_the_server(s3_port: int, monkeypatch: pytest.M
     files.write("x", b"1")
     assert client(s3_port).get_object(Bucket=BUCKET, Key="from-environment/x")["Body"].read() == b"1"
     s3._clients.cache_clear()
+
+
+def test_a_renamed_file_is_on_the_disk_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    Files(tmp_path).write("a", b"1")
+    assert synced == [False, True], "the content before its name"

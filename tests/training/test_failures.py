@@ -110,6 +110,23 @@ def test_what_its_user_has_to_mend_is_tried_once(
         train_on_workers([run], WorkersConfig(max_failures=3), tracking)
 
 
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_says_so_and_goes_on_once_there_is_room(
+    experiment: EmotionExperiment, ray_session: None, mlflow_uri: str, tmp_path: Path
+) -> None:
+    full = tmp_path / "full"
+    settings = Mortal(**experiment.model_dump(), deaths=tmp_path / "deaths", full=full)
+    tracking = Tracking(mlflow_uri, "failures")
+    run = Run("full", settings, Files(tmp_path / "run"), tracking.run(str(tmp_path), "full"))
+    full.touch()
+    with pytest.raises(OSError, match="No space left on device"):
+        train_on_workers([run], WorkersConfig(max_failures=3), tracking)
+    full.unlink()
+    train_on_workers([run], WorkersConfig(), tracking)
+    undisturbed = alone(experiment, tmp_path / "alone")
+    assert losses(Path(run.folder.root)) == pytest.approx(undisturbed, abs=1e-7)
+
+
 def test_a_batch_must_suit_as_many_workers_as_there_may_be(
     experiment: EmotionExperiment, ray_session: None, mlflow_uri: str, tmp_path: Path
 ) -> None:

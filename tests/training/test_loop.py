@@ -439,3 +439,10 @@ def test_epochs_beyond_four_digits_stay_in_order(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, epoch, {"epoch": epoch})
     assert load_latest(tmp_path) == {"epoch": 10_001}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_a_killed_process_had_not_finished_goes(tmp_path: Path) -> None:
+    for name in ("epoch-0003.pt.abc.tmp", "best.pt.abc.tmp", "notes.tmp"):
+        (tmp_path / name).touch()
+    save_checkpoint(tmp_path, 3, {"epoch": 3})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0003.pt", "notes.tmp"]

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from etude.data.catalogue import track_of
-from etude.errors import DISK_FULL, BadAudio, OutOfReach
+from etude.errors import BadAudio, OutOfReach, is_disk_full
 from etude.sources import SourceConfig, build_source
 
 
@@ -38,7 +38,7 @@ class Fetch:
                     reason = str(error)
                     break
                 except OSError as error:
-                    if error.errno in DISK_FULL:  # no track is out of reach, nor can any be kept
+                    if is_disk_full(error):  # no track is out of reach, nor can any be kept
                         raise
                     reason = error.strerror or str(error)
                     if attempt < self._attempts:

@@ -12,7 +12,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import OutOfDiskError, RayTaskError
 
 from etude.cluster import may_start
-from etude.errors import DISK_FULL, UserError
+from etude.errors import UserError, is_disk_full
 
 STILL_S = 900.0  # without a block moving: longer than a node of a cloud takes to come
 
@@ -90,7 +90,7 @@ def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
         cause = error.cause
         if isinstance(cause, UserError):  # Ray adds how often it tried
             raise UserError(str(cause).split("\nFailed to ")[0]) from error
-        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
+        if is_disk_full(cause):
             raise OSError(cause.errno, f"{cause.strerror} for a node") from error
         raise
     except ExecutionTimeoutError as error:

@@ -162,12 +162,18 @@ class Store:
         return sorted(part.removeprefix("commits/") for part in found)
 
     def _commit_files(self, part: str) -> dict[str, bytes]:
+        before: list[str] = []
         while True:
             paths = self._files.list(f"commits/{part}", ".json", ".arrow")
             files = self._files.read_all(paths)
-            if len(files) == len(paths):
+            missing = [path for path in paths if path not in files]
+            if not missing:
                 return files
+            if missing == before:
+                path = self._files.address(missing[0])
+                raise UserError(f"{path} is listed and cannot be read: remove it and prepare again")
             # One was put together with others after it was listed: where it is now, a new list tells.
+            before = missing
 
     def _together(self, files: Mapping[str, bytes]) -> pa.Table:
         """The records in files of commits, each once, by name of the shard."""

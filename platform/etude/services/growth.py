@@ -43,8 +43,8 @@ class Kind:
 def kinds(config: Mapping[str, Any]) -> list[Kind]:
     """The machines that an autoscaler's configuration allows; the head is one of its kind.
 
-    Kinds of which it is not said what they offer are left out: they count once they are there. Raises
-    UserError if this is no such configuration.
+    Kinds of which it is not said what they offer are left out, and Ray Train then refuses what only they
+    hold: name their `resources`. Raises UserError if this is no such configuration.
     """
     try:
         head, together = config["head_node_type"], config["max_workers"]

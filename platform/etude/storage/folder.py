@@ -48,6 +48,7 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, full)
+            _keep_names(full.parent)
         finally:
             Path(temporary).unlink(missing_ok=True)
 
@@ -86,3 +87,12 @@ class Folder:
 
     def arrow(self) -> tuple[fs.FileSystem | None, str]:
         return None, self.path
+
+
+def _keep_names(folder: Path) -> None:
+    """A renamed file survives a power cut only once its folder is on the disk too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

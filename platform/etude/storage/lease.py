@@ -43,7 +43,7 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether another has it or may have it, also if this process slept or no thread renews it."""
-        return self._taken or time.monotonic() - self._renewed > STALE_S
+        return self._taken or time.monotonic() - self._renewed > LOST_S
 
     def take(self, me: Mapping[str, str]) -> dict[str, str] | None:
         """None if it is held now, else who holds it."""
@@ -93,8 +93,7 @@ class Lease:
         while not self._over.wait(RENEW_S):
             with contextlib.suppress(StorageError):  # nobody answers: another cannot have taken it either
                 self._taken = not (self._write(IfMatch=self._tag) or self._is_mine())
-            self._taken = self._taken or time.monotonic() - self._renewed > LOST_S
-            if self._taken:
+            if self.lost:
                 if self.interrupts and not self._over.is_set():
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return

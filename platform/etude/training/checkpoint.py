@@ -40,7 +40,9 @@ def save_checkpoint(folder: Place, epoch: int, state: State, *, best: Sequence[s
         files.write(name, sink.getbuffer())
     there = newest_first(files)
     at = there.index(checkpoint_name(epoch))
-    files.delete_all([*there[:at], *there[at + KEEP :]])
+    # What a process that was killed had not finished.
+    cut_off = [name for name in files.list("", ".tmp") if name.startswith(("epoch-", "best"))]
+    files.delete_all([*there[:at], *there[at + KEEP :], *cut_off])
     return files.address(checkpoint_name(epoch))
 
 

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from etude.cli import say
 from etude.cluster import room_for
 from etude.config import Section
-from etude.errors import UserError
+from etude.errors import UserError, is_disk_full
 from etude.tracking.mlflow import Tracking
 from etude.tracking.sender import Sender
 from etude.training.checkpoint import load_latest, own_history
@@ -89,7 +89,10 @@ def fit(
     tracking_uri: str | None,
     callbacks: Sequence[ray.train.UserCallback] = (),
 ) -> None:
-    """Run the workers until every run is at its end. Raises UserError as a worker did, or if none is left."""
+    """Run the workers until every run is at its end.
+
+    Raises UserError as a worker did, or if none is left, and OSError if a disk is full.
+    """
     filesystem, path = runs[0].folder.arrow()
     trainer = TorchTrainer(
         _worker,
@@ -110,8 +113,9 @@ def fit(
     try:
         trainer.fit()
     except ray.train.ControllerError as error:
-        if isinstance(error.controller_failure, UserError):
-            raise error.controller_failure from None
+        reason = error.controller_failure
+        if isinstance(reason, UserError) or is_disk_full(reason):
+            raise reason from None
         raise _failed(runs, error) from error
     except ray.train.TrainingFailedError as error:
         raise _failed(runs, error) from error
@@ -133,7 +137,7 @@ class NoUseTryingAgain(ray.train.UserCallback):  # type: ignore[misc]
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, BaseException]) -> None:
         for error in worker_exceptions.values():
-            if isinstance(error, UserError):
+            if isinstance(error, UserError) or is_disk_full(error):
                 raise error
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray import cloudpickle, tune
 
-from etude.errors import DISK_FULL, StorageError
+from etude.errors import StorageError, is_disk_full
 from etude.tracking.sender import Sender
 from etude.tuning.journal import Entry, Journal
 
@@ -78,5 +78,4 @@ def _of_storage(trial: Any) -> OSError | None:
     file = trial.pickled_error_file
     error = cloudpickle.loads(Path(file).read_bytes()) if file else None
     cause = getattr(error, "cause", error)
-    of_storage = isinstance(cause, StorageError) or (isinstance(cause, OSError) and cause.errno in DISK_FULL)
-    return cause if of_storage else None
+    return cause if isinstance(cause, StorageError) or is_disk_full(cause) else None
