@@ -26,6 +26,7 @@ for _name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import botocore.endpoint
+import hypothesis
 import midirenderer
 import pytest
 import ray
@@ -39,6 +40,8 @@ from etude.services import daemon
 from etude.services.local import mlflow_server
 from tests.support.s3_server import ENVIRONMENT, s3_server
 
+hypothesis.settings.register_profile("any machine", deadline=None)  # however busy it is
+hypothesis.settings.load_profile("any machine")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -66,7 +66,7 @@ def test_the_vectors_are_the_packages(folder: Folder, layer: int, name: str) -> 
     teacher = build_teacher(MuQConfig(weights=str(folder(layer))))
     for seconds in (3, 10, 27.5):
         expected = [reference[f"{name}_s{seconds:g}"]]
-        np.testing.assert_allclose(_heard(teacher, sound(seconds)), expected, atol=1e-5)
+        np.testing.assert_allclose(_heard(teacher, sound(seconds)), expected, atol=1e-4)
     assert (teacher.dim, teacher.normalized, teacher.license) == (12, False, "CC-BY-NC-4.0")
 
 
@@ -85,9 +85,9 @@ def test_windows_are_the_packages_and_a_clip_is_heard_once(
     found = MuQ(str(folder()), batch_size).embed(Audio(sound(140), RATE), SEGMENTS)
     reference = np.load(DATA / "vectors.npz")
     expected = [reference[f"last_window{start}"] for start in (0, 15, 20)]
-    np.testing.assert_allclose(found.segments, expected, atol=1e-5)
-    np.testing.assert_allclose(found.track, np.mean(expected, axis=0), atol=1e-5)
-    assert np.abs(expected[0] - expected[2]).max() > 1e-4  # windows can be told apart
+    np.testing.assert_allclose(found.segments, expected, atol=1e-4)
+    np.testing.assert_allclose(found.track, np.mean(expected, axis=0), atol=1e-4)
+    assert np.abs(expected[0] - expected[2]).max() > 1e-3  # windows can be told apart
     assert heard == sizes
 
 
