@@ -67,7 +67,7 @@ def test_gain_is_what_a_louder_waveform_gives(waveform):
     np.testing.assert_allclose(louder.numpy(), expected, atol=0.01)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.1, 30), st.integers(0, 9))
 def test_gain_moves_every_bin_above_the_floor_alike(mel, max_db, seed):
     music = mel.clamp_min(FLOOR_DB + 31)
@@ -122,7 +122,7 @@ def test_noise_leaves_silence_and_what_was_not_chosen_alone(mel):
     assert noise(mel, 1e-9, 10.0, generator(), FeatureRecipe()) is mel
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(-20, 60), st.floats(0, 1), st.integers(0, 9))
 def test_noise_ratios_and_shares_are_as_drawn(snr_db, share, seed):
     chosen, ratios = draw_noise(2000, share, snr_db, generator(seed))
@@ -132,7 +132,7 @@ def test_noise_ratios_and_shares_are_as_drawn(snr_db, share, seed):
         assert float(ratios.mean()) == pytest.approx(snr_db + 10, abs=2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 3), st.integers(0, 40), st.integers(0, 3), st.integers(0, 200), st.integers(0, 9))
 def test_masks_are_at_most_so_many_and_so_wide(mel, freq_masks, freq_width, time_masks, time_width, seed):
     music = mel.clamp_min(FLOOR_DB + 1)

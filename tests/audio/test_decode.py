@@ -178,7 +178,7 @@ def test_ffmpeg_is_quiet(encoded, capfd):
     assert capfd.readouterr().err == ""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.binary(min_size=0, max_size=2_000),
     st.sampled_from([b"", b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb\x90"]),
@@ -190,7 +190,7 @@ def test_any_bytes_give_audio_or_a_reason(data, magic):
         assert str(error)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(share=st.floats(0.0, 0.97), name=st.sampled_from(["mp3", "flac", "vorbis", "wav_s16"]))
 def test_a_cut_anywhere_is_noticed(encoded, share, name):
     data = encoded(name)

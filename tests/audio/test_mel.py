@@ -51,7 +51,7 @@ def test_every_path_agrees_with_librosa(waveform, reference, path):
     assert difference.mean() < 1e-4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from([24_000, 36_000, 48_000, 60_000]), st.integers(-600, 600))
 @example(24_000, 0)
 @example(24_000, 1)
@@ -113,7 +113,7 @@ def test_wrong_frames_and_wrong_segments_are_refused(waveform):
             mel.segment(i)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 60_000))
 def test_both_paths_store_the_same_layout(waveform, n_samples):
     music = waveform[48_000 : 48_000 + n_samples]

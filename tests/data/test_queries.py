@@ -79,7 +79,7 @@ def test_an_unknown_category_is_refused_with_those_there_are(terms: Path) -> Non
         QuerySampler(QueryConfig(terms=terms, categories=("Genre", "Moods")))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(5, 9), min_size=2, max_size=4),
     seed=st.integers(0, 2**32),

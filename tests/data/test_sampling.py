@@ -33,7 +33,7 @@ def test_shapes_and_contents(splits: Splits) -> None:
     assert any(np.array_equal(batch.mel[0].numpy(), mel) for mel in row.mel.segments())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, 2, 4]), st.integers(1, 3))
 def test_ranks_share_the_global_batch(
     splits: Splits, seed: int, epoch: int, world_size: int, per_track: int
@@ -52,7 +52,7 @@ def test_ranks_share_the_global_batch(
         assert torch.equal(together, batch.target)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, 2]), st.integers(1, 4))
 def test_groups_stay_whole_on_every_rank(
     splits: Splits, seed: int, epoch: int, world_size: int, per_track: int

@@ -76,7 +76,7 @@ def test_batches_hold_the_epochs_queries_with_their_vectors(splits: TextSplits, 
     assert all(b.input_ids.shape[1] == b.attention_mask.sum(dim=1).max() for b in batches)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, 2, 4]), st.sampled_from([4, 8, 300]))
 def test_ranks_share_the_global_batch(
     splits: TextSplits, seed: int, epoch: int, world_size: int, batch_size: int

@@ -62,7 +62,7 @@ def test_any_sound_gives_finite_numbers(samples: Samples) -> None:
     assert np.isfinite(audio_features(samples)).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 6_000), st.floats(0, 1, width=32), st.integers(0, 99))
 def test_so_does_any_length_and_level(n_samples: int, level: float, seed: int) -> None:
     samples = np.random.default_rng(seed).uniform(-level, level, n_samples).astype(np.float32)

@@ -45,7 +45,7 @@ def test_a_broken_chord_is_one_chord() -> None:
     assert names(line(60, 64, 67, 72, 67, 64, 60), C_MAJOR) == ["I"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(notes=some_notes, semitones=steps, tonic=st.integers(0, 11))
 def test_a_piece_that_is_transposed_has_the_same_chords(
     notes: list[Played], semitones: int, tonic: int
@@ -57,7 +57,7 @@ def test_a_piece_that_is_transposed_has_the_same_chords(
     assert (np.diff(here) != 0).all() and ((here >= 0) & (here < 64)).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(notes=some_notes)
 def test_every_beat_of_every_note_is_in_the_chroma(notes: list[Played]) -> None:
     pitched = [note for note in notes if not note[4]]

@@ -13,7 +13,7 @@ from tests.emotion.notes import Played, chords, line, played, some_notes, transp
 NAMES = [parameter.name for parameter in EXPRESSION]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(notes=some_notes, measured=st.booleans())
 def test_all_sixteen_are_between_0_and_1_for_any_piece(notes: list[Played], measured: bool) -> None:
     numbers = expression_of(played(notes, measured=measured))
@@ -21,7 +21,7 @@ def test_all_sixteen_are_between_0_and_1_for_any_piece(notes: list[Played], meas
     assert ((numbers >= 0) & (numbers <= 1)).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(notes=some_notes)
 def test_twice_as_fast_doubles_what_is_counted_in_seconds_only(notes: list[Played]) -> None:
     slow = played(notes)
@@ -33,7 +33,7 @@ def test_twice_as_fast_doubles_what_is_counted_in_seconds_only(notes: list[Playe
     assert figures_of(fast) == pytest.approx(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(notes=some_notes)
 def test_a_piece_that_is_transposed_changes_its_register_only(notes: list[Played]) -> None:
     tune = [(*note[:4], False) for note in notes]

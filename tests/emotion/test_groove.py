@@ -45,7 +45,7 @@ def test_louder_steps_are_accented() -> None:
     assert (groove[16], groove[24], groove[20]) == (0.75, 0.25, 0.5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(notes=some_notes, bars=st.integers(0, 9), louder=st.integers(-126, 126))
 def test_neither_where_a_piece_begins_nor_how_loud_it_is_changes_its_groove(
     notes: list[Played], bars: int, louder: int

@@ -23,7 +23,7 @@ def test_long_notes_count_for_more() -> None:
     assert find_key(long).mode == "minor"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(notes=some_notes, semitones=steps)
 def test_a_piece_that_is_transposed_changes_its_tonic_only(notes: list[Played], semitones: int) -> None:
     here, there = find_key(played(notes)), find_key(transposed(played(notes), semitones))

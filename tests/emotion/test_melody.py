@@ -22,7 +22,7 @@ def test_no_pitch_is_lost_at_the_ends() -> None:
     assert np.flatnonzero(low).tolist() == [6] and np.flatnonzero(high).tolist() == [120]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(notes=some_notes, semitones=steps, tonic=st.integers(0, 11))
 def test_a_piece_that_is_transposed_has_the_same_melody_but_for_octaves(
     notes: list[Played], semitones: int, tonic: int
@@ -35,7 +35,7 @@ def test_a_piece_that_is_transposed_has_the_same_melody_but_for_octaves(
     assert here.shape == (128,) and here.sum() == pytest.approx(1) and here.min() >= 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(first=some_notes, rest=some_notes)
 def test_a_whole_is_its_parts_weighted_by_their_sound(first: list[Played], rest: list[Played]) -> None:
     key = Key(3, "major", 0.1)

@@ -182,7 +182,7 @@ def check(read: Performance) -> None:
     assert np.isfinite(read.tempo_bpm) and read.tempo_bpm > 0 and read.beats_per_bar > 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     data=st.binary(max_size=200),
     kind=st.sampled_from(["bytes", "track", "changed"]),
@@ -207,7 +207,7 @@ messages = st.lists(
 tempi = st.lists(st.tuples(st.integers(0, 3000), st.integers(20, 300)), max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tracks=st.lists(messages, min_size=1, max_size=3), tempi=tempi, division=st.integers(24, 960))
 def test_the_times_are_those_that_mido_finds(
     tracks: list[list[tuple[int, int, int, int]]], tempi: list[tuple[int, int]], division: int

@@ -245,7 +245,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, N_NODES - 1), st.sampled_from(sorted(own()["nodes"][0])), JSON)
 def test_any_value_anywhere_gives_a_whole_thesaurus_or_one_sentence(place: int, key: str, value: Any) -> None:
     content = own()

@@ -130,7 +130,7 @@ def test_what_is_ordinary_is_in_the_middle() -> None:
     assert set(bent(middle).values()) == {0.0}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     chord=st.lists(st.integers(0, 127), min_size=1, max_size=8).map(tuple),
     bpm=st.floats(1, 2000),

@@ -21,7 +21,7 @@ one_sound = st.tuples(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     plan=st.lists(one_sound, min_size=1, max_size=20),
     tempo_bpm=st.floats(30, 300),

@@ -56,7 +56,7 @@ def by_hand(music, text, track, caption) -> dict[str, float]:  # type: ignore[no
     }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_figures_are_what_their_definition_says(data: st.DataObject) -> None:
     """Few directions, so that many tie; some captions are shared, some tracks have none."""

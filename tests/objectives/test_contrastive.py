@@ -53,7 +53,7 @@ def by_hand(
     return total / (2 * n)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_the_loss_is_what_its_definition_says(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 8))

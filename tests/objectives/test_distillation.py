@@ -106,7 +106,7 @@ def test_a_term_without_weight_is_not_computed() -> None:
     assert set(terms(TEACHER, objective(mse=2), anchors_AD=None)) == {"mse"}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.permutations(range(12)), st.sampled_from([ALL, FOCAL]), st.booleans())
 def test_the_batchs_order_does_not_matter(order: list[int], config: ObjectiveConfig, weigh: bool) -> None:
     student, teacher, weight = noisy()[:12], TEACHER[:12], torch.arange(12.0)

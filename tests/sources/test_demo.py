@@ -123,7 +123,7 @@ def test_a_missing_soundfont_is_named_with_its_remedy(
         list(build_source(DemoConfig(), tmp_path).tracks())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     number=st.integers(0, 1000),
     seed=st.integers(0, 2**63),

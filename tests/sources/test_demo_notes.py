@@ -20,7 +20,7 @@ from etude.sources.midi import TICKS_PER_S, to_midi
 from etude.sources.scores import library
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     number=st.integers(0, 1000), seed=st.integers(0, 2**31), pitches=st.lists(st.integers(0, 127), min_size=1)
 )

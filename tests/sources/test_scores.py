@@ -28,7 +28,7 @@ KERN = "**kern\t**kern\n*M2/4\t*M2/4\n=1\t=1\n2c\t2e\n=2\t=2\n2d\t2f\n=3\t=3\n2e
 ABC = "X:1\nT:One\nM:2/4\nL:1/4\nK:C\nCD|EF|\n\nX:2\nT:Two\nM:2/4\nL:1/4\nK:C\n{g}c2|d2|\n"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     few=st.integers(1, 300),
     more=st.integers(0, 300),

@@ -81,7 +81,7 @@ def test_a_vector_depends_on_its_text_alone(frozen: dict[str, SentenceEncoder], 
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(left=st.integers(0, 9), right=st.integers(0, 9), pad=st.integers(0, 255))
 @torch.no_grad()
 def test_padding_changes_nothing_whatever_its_side_and_its_id(

@@ -86,7 +86,7 @@ def test_the_vocabulary_is_never_larger_than_asked_for(kind: str, vocabulary: in
     assert Tokens(train_tokenizer([*captions(), *many], config), 77).vocabulary <= vocabulary
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=30), st.sampled_from(KINDS))
 def test_whatever_is_searched_for_becomes_tokens(text: str, kind: str) -> None:
     tokens = Tokens(TRAINED[kind].content, 200)

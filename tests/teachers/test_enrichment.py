@@ -72,7 +72,7 @@ def _all_blocks() -> Enrichment:
     return fit(CORRECTED, [moving])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(windows())
 def test_the_published_vector_is_upstreams_formula(rows: Windows) -> None:
     np.testing.assert_allclose(enrich_published(rows), _published(rows), atol=1e-6)
@@ -88,7 +88,7 @@ def test_one_and_two_windows_are_enriched_as_published(n: int) -> None:
     assert published.dim(2) == 6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(windows())
 def test_the_corrected_vector_is_made_of_blocks_of_one_length(rows: Windows) -> None:
     enrichment = _all_blocks()
@@ -99,7 +99,7 @@ def test_the_corrected_vector_is_made_of_blocks_of_one_length(rows: Windows) -> 
     np.testing.assert_allclose(there, 1 / math.sqrt(max(len(there), 1)), atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(windows(), st.randoms(use_true_random=False))
 def test_the_order_of_windows_moves_nothing_but_the_slope(rows: Windows, random: object) -> None:
     order = list(range(len(rows)))
@@ -110,7 +110,7 @@ def test_the_order_of_windows_moves_nothing_but_the_slope(rows: Windows, random:
     np.testing.assert_allclose(both.apply(rows), both.apply(rows[order]), atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(windows(least=2), st.integers(-4, 4))
 def test_reversed_time_flips_the_slope_and_louder_numbers_change_nothing(rows: Windows, octaves: int) -> None:
     enrichment = _all_blocks()
@@ -119,7 +119,7 @@ def test_reversed_time_flips_the_slope_and_louder_numbers_change_nothing(rows: W
     np.testing.assert_allclose(enrichment.apply(rows * 2.0**octaves).reshape(3, -1), forwards, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(windows(), st.sampled_from(get_args(EnrichmentConfig.model_fields["variant"].annotation)))
 def test_a_vector_has_length_1_or_is_zero_and_is_never_nan(rows: Windows, variant: str) -> None:
     enrichment = _all_blocks().model_copy(update={"variant": variant})
@@ -164,7 +164,7 @@ def test_a_single_window_among_others_keeps_its_place_with_zeros() -> None:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(windows(), min_size=1, max_size=4), st.sampled_from(["corrected", "published"]))
 def test_an_enrichment_survives_as_plain_values(library: list[Windows], variant: str) -> None:
     library = [np.ones((2, 3), np.float32), *(one[:, [0, 0, 0]] for one in library)]

@@ -12,7 +12,7 @@ from etude.teachers.windows import window_targets, windows_of
 RATE = 100
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 5_000), st.integers(1, 800), st.integers(1, 800))
 def test_windows_cover_every_sample_and_are_full(n: int, length: int, hop: int) -> None:
     assume(hop <= length)

@@ -118,7 +118,7 @@ def same(a: list[dict[str, float]], b: list[dict[str, float]]) -> bool:
     return repr(a) == repr(b)  # exact, and a nan is equal to itself
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(stops=st.sets(st.integers(1, 4), min_size=1))
 def test_first_part_and_rest_are_the_whole(
     data: Library, whole: list[dict[str, float]], tmp_path_factory: pytest.TempPathFactory, stops: set[int]

@@ -45,7 +45,7 @@ def an_event(journal: Journal, searching: OptunaSearch, random: Random) -> dict[
     return None
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**31), cuts=st.lists(st.integers(0, 70), min_size=1, max_size=3))
 def test_a_restarted_search_proposes_what_it_would_have_proposed(
     tmp_path_factory: pytest.TempPathFactory, seed: int, cuts: list[int]

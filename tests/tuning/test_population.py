@@ -47,7 +47,7 @@ SCORES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scores=SCORES, quantile=st.floats(0, 0.5), resample=st.floats(0, 1))
 def test_the_worst_take_over_from_the_best(
     tmp_path_factory: pytest.TempPathFactory, scores: list[list[float]], quantile: float, resample: float

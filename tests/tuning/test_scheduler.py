@@ -103,7 +103,7 @@ class FakeTune:
             del self.trials[number]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     scores=st.lists(
         st.lists(st.floats(-1, 1) | st.just(float("nan")), min_size=EPOCHS, max_size=EPOCHS),
