@@ -8,6 +8,7 @@
 #   make test / make slow         the tests / the longer ones
 #
 # All that is made lies in ETUDE_HOME. Ports: RAY_PORT, DASHBOARD_PORT, MLFLOW_PORT. Options: ARGS="--sweep.trials 4".
+# Two tests run at once (AT_ONCE=1: one after the other); a test or a file of them: .venv/bin/pytest FILE.
 
 PYTHON ?= python3.11
 ETUDE_HOME ?= $(HOME)/.local/share/etude
@@ -15,6 +16,7 @@ WORKERS ?= 2
 EPOCHS ?= 60
 LIBRARY ?=
 ARGS ?=
+AT_ONCE ?= 2
 export ETUDE_HOME RAY_PORT DASHBOARD_PORT MLFLOW_PORT LIBRARY
 # Ray starts many processes: where Python may not keep what it compiles, each would compile all libraries anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -46,10 +48,10 @@ stop:
 	@test ! -x $(BIN)/python || $(LOCAL) stop
 
 test: .venv/ready lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(AT_ONCE)
 
 slow: .venv/ready
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n $(AT_ONCE) -m slow
 
 lint: .venv/ready
 	$(BIN)/ruff check
