@@ -38,7 +38,7 @@ def command(home: Path, *words: str) -> tuple[list[str], dict[str, str]]:
 def run(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     line, environment = command(home, *words)
     return subprocess.run(
-        line, env=environment, capture_output=True, text=True, timeout=120, check=False, cwd=home
+        line, env=environment, capture_output=True, text=True, timeout=400, check=False, cwd=home
     )
 
 
@@ -107,7 +107,7 @@ def test_the_model_says_which_library_unless_another_is_named(home: Path, tmp_pa
     assert "Mid tone" in done.stdout, done.stderr
     line, environment = command(tmp_path, "--model", str(carried), "--top", "1", "mid")
     del environment["ETUDE_HOME"]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert "Mid tone" in done.stdout, done.stderr
     (carried / "config.yaml").write_text(yaml.safe_dump({"source": {"name": "demo", "pieces": 9}}))
     words = ["--source.name", "folder", "--source.path", str(home / "music")]
@@ -136,12 +136,12 @@ def test_the_page_is_served_until_ctrl_c(home: Path) -> None:
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
-        assert said.rstrip().endswith(f": http://127.0.0.1:{port}/"), process.communicate(timeout=20)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        assert said.rstrip().endswith(f": http://127.0.0.1:{port}/"), process.communicate(timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("GET", "/search?q=high&k=1")
         assert b"High tone" in connection.getresponse().read()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert (process.returncode, rest) == (0, "stopped\n")

@@ -23,7 +23,7 @@ def run(home: Path, *words: str, **environment: str) -> subprocess.CompletedProc
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ETUDE_", "MLFLOW_"))}
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "jobs" / "embed_library.py"), *words],
-        env=clean | {"ETUDE_HOME": str(home)} | environment, capture_output=True, text=True, timeout=200,
+        env=clean | {"ETUDE_HOME": str(home)} | environment, capture_output=True, text=True, timeout=500,
         check=False,
     )  # fmt: skip
     assert PASSWORD not in done.stdout + done.stderr

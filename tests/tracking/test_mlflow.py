@@ -130,7 +130,7 @@ def test_the_comparison_shows_both_trials_and_their_metrics(tracking: Tracking, 
         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1600,3000", "--virtual-time-budget=30000",
         "--timeout=90000", "--dump-dom", tracking.compare_url(runs),
     ]  # fmt: skip
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    page = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True).stdout
     for shown in (
         "browser trial 0",
         "browser trial 1",

@@ -63,7 +63,7 @@ def killed(file: Path, lines_there: Callable[[], int], lines: int) -> None:
             start_new_session=True,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 400
         while lines_there() < lines:
             assert driver.poll() is None, file.with_suffix(".log").read_text()
             assert time.monotonic() < deadline, file.with_suffix(".log").read_text()
