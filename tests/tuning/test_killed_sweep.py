@@ -28,7 +28,7 @@ from tests.support.mortal import Mortal
 RATE = {"training.learning_rate": Distribution(loguniform=(1e-5, 1e-2))}
 DECAY = {"training.weight_decay": Distribution(choice=[0.0, 0.05, 0.3])}
 ASHA = {"grace_epochs": 2, "reduction_factor": 2}
-KILLS = {"asha": (0.25, 0.6), "optuna": (0.5,), "population": (0.4, 0.65)}  # shares of the whole journal
+KILLS = {"asha": (0.25, 0.6), "optuna": (0.5,), "population": (0.65,)}  # shares of the whole journal
 EPOCHS = {"asha": 6, "optuna": 5, "population": 4}
 SWEEPS: dict[str, dict[str, Any]] = {
     "asha": {"trials": 6, "asha": ASHA, "concurrent": 2},
