@@ -1,9 +1,6 @@
 """The emotion models by the commands that the README names: from scores to a piece that is written."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,17 +9,9 @@ import soundfile
 from etude.emotion.midi_file import read_midi
 from etude.emotion.models import FILES
 from etude.services import daemon
+from tests.support.jobs import call, run
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = ("--source.pieces", "30", "--source.max_duration_s", "12")
-
-
-def run(home: Path, job: str, *words: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ETUDE_", "MLFLOW_"))}
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "jobs" / f"{job}.py"), *words],
-        env=clean | {"ETUDE_HOME": str(home)}, capture_output=True, text=True, timeout=1500, check=False,
-    )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -31,7 +20,7 @@ def test_five_models_are_trained_validated_and_write_a_piece(tmp_path: Path) -> 
     home = tmp_path / "home"
     models = home / "exports" / "emotion" / "models"
     try:
-        done = run(home, "compose", "--node", "joy/elation/mild")
+        done = call(home, "compose", "--node", "joy/elation/mild")
         assert done.returncode == 2
         assert "run jobs/train_emotion.py" in done.stderr
 
@@ -46,21 +35,21 @@ def test_five_models_are_trained_validated_and_write_a_piece(tmp_path: Path) -> 
         assert {path.stem for path in models.glob("*.onnx")} == set(FILES.values())
 
         report = tmp_path / "report.json"
-        done = run(home, "validate_emotion", "--models-dir", str(models), "--output", str(report))
+        done = call(home, "validate_emotion", "--models-dir", str(models), "--output", str(report))
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(report.read_text())["issues"] == []
         (models / "groove_predictor.onnx").unlink()
-        assert run(home, "validate_emotion", "--models-dir", str(models)).returncode == 1
+        assert call(home, "validate_emotion", "--models-dir", str(models)).returncode == 1
 
         done = run(home, "train_emotion", *SMALL, "--training.epochs", "6", "--model", "groove")
         assert done.returncode == 0, done.stdout + done.stderr  # trained before: only exported again
         for words in (("--node", "joy/elation/mild"), ("--audio", str(next(home.rglob("demo-*.flac"))))):
-            done = run(home, "compose", *words, "--bars", "4", "--output", str(tmp_path / words[0]))
+            done = call(home, "compose", *words, "--bars", "4", "--output", str(tmp_path / words[0]))
             assert done.returncode == 0, done.stdout + done.stderr
             (midi,), (flac,) = ((tmp_path / words[0]).glob(f"*.{ending}") for ending in ("mid", "flac"))
             assert len(read_midi(midi.read_bytes()).pitch) > 8
             assert soundfile.info(flac).duration > 4
-        done = run(home, "compose", "--node", "hapiness")
+        done = call(home, "compose", "--node", "hapiness")
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1
     finally:

@@ -5,7 +5,6 @@ import os
 import runpy
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,33 +16,12 @@ from etude.experiments.base import part
 from etude.services import daemon
 from etude.tuning.journal import Journal
 from etude.tuning.sweep import draw
+from tests.support.jobs import REPOSITORY, command, environment, run
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = [
     "--source.pieces", "9", "--source.max_duration_s", "11", "--sweep.trials", "3", "--training.epochs", "4",
     "--sampling.segments_per_track", "2", "--sweep.name", "killed",
 ]  # fmt: skip
-
-
-def command(job: str, *words: str) -> list[str]:
-    return [sys.executable, str(REPOSITORY / "jobs" / f"{job}.py"), *words]
-
-
-def environment(home: Path) -> dict[str, str]:
-    """As in a shell that never heard of Étude."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ETUDE_", "MLFLOW_"))}
-    return clean | {"ETUDE_HOME": str(home)}
-
-
-def run(home: Path, job: str, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(job, *words),
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +118,7 @@ def test_the_plan_of_a_pair_says_which_stages_it_would_go_through(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
     """SIGKILL of the driver in the middle of the sweep; then the same command ends it, each epoch once."""
     log = tmp_path / "first.log"
@@ -150,7 +128,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
             start_new_session=True,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 800
         while not _entries(tmp_path):
             assert first.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -160,7 +138,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
         before = _entries(tmp_path)
         assert not list(tmp_path.glob("sweeps/*/result.json"))
 
-        second = run(tmp_path, "tune_audio", *SMALL, timeout_s=400)
+        second = run(tmp_path, "tune_audio", *SMALL, timeout_s=800)
         assert second.returncode == 0, second.stdout + second.stderr
         assert "0 in quarantine" in second.stdout
         assert "prepared 0 tracks, 9 were there" in second.stdout

@@ -3,23 +3,20 @@
 import http.client
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from etude.cli import guarded
 from etude.export.onnx import read_metadata, write_metadata
 from etude.inference.settings import newest_export
 from etude.services.daemon import free_port
+from tests.support.jobs import call, command, environment
 from tests.support.music_text import searchable_home, tone
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 
@@ -30,16 +27,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def command(home: Path, *words: str) -> tuple[list[str], dict[str, str]]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ETUDE_", "MLFLOW_"))}
-    return [sys.executable, str(REPOSITORY / "jobs" / "search.py"), *words], clean | {"ETUDE_HOME": str(home)}
-
-
-def run(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    line, environment = command(home, *words)
-    return subprocess.run(
-        line, env=environment, capture_output=True, text=True, timeout=120, check=False, cwd=home
-    )
+def run(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return call(home, "search", *words)
 
 
 def test_a_query_prints_the_nearest_of_the_newest_export(home: Path) -> None:
@@ -63,11 +52,7 @@ def test_a_recording_finds_what_sounds_like_it(home: Path, tmp_path: Path) -> No
     assert "  1  1.000  High tone" in done.stdout
 
 
-def test_what_a_user_gets_wrong_ends_in_one_sentence(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In this process: a new one for each would take most of its time to import."""
-    main = guarded(runpy.run_path(str(REPOSITORY / "jobs" / "search.py"))["main"])
+def test_what_a_user_gets_wrong_ends_in_one_sentence(home: Path, tmp_path: Path) -> None:
     mixed = shutil.copytree(home / "exports" / "music-text" / "train-0", tmp_path / "mixed")
     record = read_metadata(mixed / "text_encoder.onnx") | {"space_id": "another"}
     write_metadata(mixed / "text_encoder.onnx", record)
@@ -93,10 +78,9 @@ def test_what_a_user_gets_wrong_ends_in_one_sentence(
     ]
     (tmp_path / "empty").mkdir()
     for where, words, said in cases:
-        monkeypatch.setenv("ETUDE_HOME", str(where))
-        code, errors = main(words), capsys.readouterr().err
-        assert (code, len(errors.strip().splitlines())) == (2, 1), (words, errors)
-        assert said in errors
+        done = run(where, *words)
+        assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), (words, done.stderr)
+        assert said in done.stderr
     assert not list((tmp_path / "empty").iterdir())
 
 
@@ -105,9 +89,10 @@ def test_the_model_says_which_library_unless_another_is_named(home: Path, tmp_pa
     carried = shutil.copytree(home / "exports" / "music-text" / "train-0", tmp_path / "carried")
     done = run(tmp_path, "--model", str(carried), "--home", str(home), "--top", "1", "mid")
     assert "Mid tone" in done.stdout, done.stderr
-    line, environment = command(tmp_path, "--model", str(carried), "--top", "1", "mid")
-    del environment["ETUDE_HOME"]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    line = command("search", "--model", str(carried), "--top", "1", "mid")
+    nowhere = environment(tmp_path)
+    del nowhere["ETUDE_HOME"]
+    done = subprocess.run(line, env=nowhere, capture_output=True, text=True, timeout=400, check=False)
     assert "Mid tone" in done.stdout, done.stderr
     (carried / "config.yaml").write_text(yaml.safe_dump({"source": {"name": "demo", "pieces": 9}}))
     words = ["--source.name", "folder", "--source.path", str(home / "music")]
@@ -129,19 +114,19 @@ def test_the_newest_export_is_the_one_written_last(tmp_path: Path) -> None:
 
 def test_the_page_is_served_until_ctrl_c(home: Path) -> None:
     port = free_port()
-    line, environment = command(home, "--serve", "--port", str(port))
+    line = command("search", "--serve", "--port", str(port))
     process = subprocess.Popen(
-        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home
+        line, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home
     )
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
-        assert said.rstrip().endswith(f": http://127.0.0.1:{port}/"), process.communicate(timeout=20)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        assert said.rstrip().endswith(f": http://127.0.0.1:{port}/"), process.communicate(timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("GET", "/search?q=high&k=1")
         assert b"High tone" in connection.getresponse().read()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert (process.returncode, rest) == (0, "stopped\n")

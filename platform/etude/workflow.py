@@ -161,7 +161,9 @@ def _train_and_publish(
     say(f"Ray dashboard: {connect(first.home)}")
     tracking = open_tracking(first)
     tags = {"git_commit": git_commit(), "etude.kind": "train"}
-    run_ids = [tracking.run(name, name, tags=tags) for name in names]
+    run_ids = [
+        tracking.run(folder.identity(), name, tags=tags) for folder, name in zip(folders, names, strict=True)
+    ]
     for experiment, name, run_id in zip(experiments, names, run_ids, strict=True):
         tracking.log_params(run_id, experiment.model_dump())
         say(f"run {name}: {tracking.run_url(run_id)}")

@@ -35,7 +35,7 @@ def drivers() -> Iterator[None]:
     end_drivers()
 
 
-def wait_for(what: Callable[[], T], driver: "Popen[str]", within_s: float = 120) -> T:
+def wait_for(what: Callable[[], T], driver: "Popen[str]", within_s: float = 400) -> T:
     """What `what` gives as soon as it is true; fails if the driver has ended before."""
     end = time.monotonic() + within_s
     while not (found := what()):

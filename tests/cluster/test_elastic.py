@@ -49,7 +49,7 @@ def test_a_lost_node_changes_no_loss(tmp_path: Path, mlflow_uri: str) -> None:
         lost = psutil.Process(two.nodes[1].raylet)
         for process in (lost, *lost.children(recursive=True)):  # a machine takes all with it at once
             process.kill()
-        out, errors = driver.communicate(timeout=200)
+        out, errors = driver.communicate(timeout=500)
         assert driver.returncode == 0, errors
         assert not alive(two.nodes[1].raylet)
     told = json.loads(out.splitlines()[-1])

@@ -25,7 +25,7 @@ def run(disk: Disk, *command: str) -> "subprocess.CompletedProcess[str]":
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "platform")])  # its folder is another's there
     return subprocess.run(
         [*disk.prefix, sys.executable, *command], env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True, text=True, timeout=150,
+        capture_output=True, text=True, timeout=400,
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_while_preparing(light: Light) -> None:
         driver = one.drive("tests.support.light", json.dumps(asdict(there)))
         wait_for(lambda: committed(seen) > 2, driver)
         disk.fill()
-        _, err = driver.communicate(timeout=120)
+        _, err = driver.communicate(timeout=400)
         says_so(driver.returncode, err)
         left = [path for path in Path(seen.store).rglob("*") if path.is_file()]
         assert not [path for path in left if path.suffix == ".tmp"]

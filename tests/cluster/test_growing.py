@@ -15,7 +15,7 @@ from tests.support.light import Light, exact, outcome
 from tests.support.mortal import Mortal
 from tests.support.nodes import Nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def empty(tmp_path: Path) -> Iterator[Nodes]:
 
 def test_preparing_brings_all_nodes_that_may_come(empty: Nodes, light: Light) -> None:
     light = replace(light, together=2)  # no file comes before both are there
-    came = outcome(empty.drive("tests.support.light", json.dumps(asdict(light))), within_s=200)
+    came = outcome(empty.drive("tests.support.light", json.dumps(asdict(light))), within_s=500)
     assert came.prepared + came.quarantined == came.total == 300
     exact(light)
     assert len({*noted(light, "featurize").values()}) == 2
@@ -37,7 +37,7 @@ def test_preparing_makes_do_with_fewer_nodes_than_might_come(tmp_path: Path, lig
     """As when a spot market has no more, or the account's quota is used up."""
     few, many = ({"cpu": {"resources": {"CPU": 1}, "max_workers": most}} for most in (1, 4))
     with growing(few, tmp_path, announced=many) as cluster:
-        came = outcome(cluster.drive("tests.support.light", json.dumps(asdict(light))), within_s=300)
+        came = outcome(cluster.drive("tests.support.light", json.dumps(asdict(light))), within_s=500)
     assert came.prepared + came.quarantined == came.total == 300
     exact(light)
     assert len({*noted(light, "featurize").values()}) == 1
@@ -49,14 +49,14 @@ def test_workers_wait_for_their_nodes(empty: Nodes, tmp_path: Path, mlflow_uri: 
     (tmp_path / "experiment.json").write_text(calm.model_dump_json())
     words = [str(tmp_path / "experiment.json"), str(tmp_path / "run"), mlflow_uri, "2"]
     driver = empty.drive("tests.cluster.elastic", *words)
-    out, errors = driver.communicate(timeout=200)
+    out, errors = driver.communicate(timeout=500)
     assert driver.returncode == 0, errors
     assert json.loads(out.splitlines()[-1])["workers"] == [2] * 5
 
 
 def test_a_sweep_brings_the_nodes_of_its_trials(empty: Nodes, tmp_path: Path, mlflow_uri: str) -> None:
     driver = empty.drive("tests.tuning.sweeps_on_workers", str(tmp_path / "home"), mlflow_uri, "1")
-    out, errors = driver.communicate(timeout=280)
+    out, errors = driver.communicate(timeout=800)
     assert driver.returncode == 0, errors
     told = json.loads(out.splitlines()[-1])
     assert len(told["ended"]) == 3

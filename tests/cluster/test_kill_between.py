@@ -33,7 +33,7 @@ def test_readers_see_old_or_new_and_the_next_run_mends(tmp_path: Path) -> None:
         store.write_shard(PART, shard(10 * number, OLD))
     run = subprocess.run(
         [sys.executable, "-m", "tests.cluster.dies", str(tmp_path)],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=400, check=True,
     )  # fmt: skip
     deaths = [json.loads(line) for line in run.stdout.splitlines()]
     assert len(deaths) == 2 * len(STEPS)

@@ -60,7 +60,7 @@ def test_a_node_is_lost(light: Light) -> None:
                  if node == lost.id]  # fmt: skip
         os.kill(lost.raylet, signal.SIGKILL)
         at_death = committed(light)
-        came = outcome(driver, within_s=200)
+        came = outcome(driver, within_s=500)
         assert not alive(lost.raylet)
         assert there
         assert not any(map(alive, there))

@@ -14,7 +14,7 @@ from etude.training.checkpoint import load_latest, newest_first
 
 def python(module: str, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", module, *words], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", module, *words], capture_output=True, text=True, timeout=400, check=False
     )
 
 

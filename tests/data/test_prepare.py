@@ -150,6 +150,8 @@ def test_only_what_is_missing_is_done(demo: AudioExperiment) -> None:
     assert (planned.need_features.sum(), planned.need_targets.sum()) == (0, n_lost)
     assert prepare(job, quiet).prepared == n_lost
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    late = prepare(job, quiet, planned)  # as one planned before the other was done
+    assert (late.prepared, late.found) == (0, 9)
 
 
 @pytest.mark.slow

@@ -72,7 +72,10 @@ def test_every_bad_piece_is_counted_with_a_sentence_and_the_rest_goes_on(
     folder: Path, tmp_path: Path, ray_session: None
 ) -> None:
     given = job(folder, tmp_path)
+    planned = plan_emotion(given)
     report = run(given)
+    late = prepare_emotion(given, lambda done, total: None, planned)  # planned before the other was done
+    assert (late.prepared, late.found, len(late.quarantined)) == (0, 1, 4)
     reasons = {row.title: row.reason for row in report.quarantined}
     assert report.prepared == 1
     assert set(reasons) == {"broken", "empty", "flood", "silent"}

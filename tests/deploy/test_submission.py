@@ -103,7 +103,7 @@ def test_the_submitted_code_runs_on_the_head_and_on_workers(tmp_path: Path) -> N
     try:
         done = subprocess.run(
             [*submit, "--", "python", "jobs/where.py"], cwd=source, env=_shell(home),
-            capture_output=True, text=True, timeout=200, check=False,
+            capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         said = [

@@ -1,8 +1,6 @@
 """`jobs/embed_library.py` as a user calls it."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +12,13 @@ from etude.inference.vectors import VectorFolder
 from etude.inference.write_back import write
 from etude.sources.base import Track
 from tests.support.audiomuse_db import PASSWORD, Analysed, audiomuse_database, vector_bytes
+from tests.support.jobs import call
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def run(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ETUDE_", "MLFLOW_"))}
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "jobs" / "embed_library.py"), *words],
-        env=clean | {"ETUDE_HOME": str(home)} | environment, capture_output=True, text=True, timeout=200,
-        check=False,
-    )  # fmt: skip
+def run(home: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    done = call(home, "embed_library", *words, **environment)
     assert PASSWORD not in done.stdout + done.stderr
     return done
 

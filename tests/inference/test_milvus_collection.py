@@ -215,7 +215,7 @@ with contextlib.suppress(UserError), milvus.told("describe what is not there"):
 """
     repository = Path(__file__).resolve().parents[2]
     env = os.environ | {"PYTHONPATH": f"{repository}:{repository / 'platform'}", "TMPDIR": str(short_folder)}
-    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=400)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert not list(short_folder.iterdir())
     with open_milvus(MilvusConfig(), tmp_path) as milvus:

@@ -34,7 +34,7 @@ class Answer:
 
 def get(port: int, path: str, method: str = "GET", **headers: str) -> Answer:
     """A request whose path goes out as it is written."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
     for name, value in headers.items():
         connection.putheader(name.replace("_", "-"), value)

@@ -315,7 +315,7 @@ def test_the_job_ends_with_1_if_there_is_a_problem(folder: Path) -> None:
     job = [sys.executable, str(REPOSITORY / "jobs" / "cluster.py"), "cluster.yaml"]
 
     def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(job, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+        return subprocess.run(job, cwd=folder, capture_output=True, text=True, timeout=400, check=False)
 
     done = run()
     assert (done.returncode, done.stderr) == (0, ""), done.stdout

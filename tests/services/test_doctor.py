@@ -148,7 +148,7 @@ def test_the_job_ends_with_1_if_there_is_a_problem(
     done = subprocess.run(
         [sys.executable, str(JOB), "--home", str(settings.home),
          "--source.name", "folder", "--source.path", str(folder)],
-        env=clean, capture_output=True, text=True, timeout=120, check=False,
+        env=clean, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (status, "")
     assert done.stdout.splitlines()[-1].startswith(last)

@@ -117,7 +117,7 @@ def growth(environment: dict[str, str], *words: str) -> "subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, "-m", "etude.services.growth", *words],
         env={**os.environ, **environment}, cwd=REPOSITORY, capture_output=True, text=True, check=False,
-        timeout=60,
+        timeout=400,
     )  # fmt: skip
 
 

@@ -60,6 +60,12 @@ def test_a_place_is_named_by_its_address(files: Files) -> None:
     assert pickle.loads(pickle.dumps(below)).read("x") == b"1"
 
 
+def test_a_folder_is_told_from_one_of_the_same_name_elsewhere(files: Files) -> None:
+    here, elsewhere = files.at("runs/one"), files.at("copies/one")
+    assert here.identity().startswith("one-")
+    assert here.identity() == files.at("runs/one").identity() != elsewhere.identity()
+
+
 @pytest.mark.parametrize("name", ["a b", "ü 日本", "a+b", "100%", "a%20b", "a%2520b", "x?y", "x#y", "a=b&c"])
 def test_a_folder_of_any_name_is_one_and_the_same(files: Files, name: str) -> None:
     files.write(f"{name}/x", b"1")

@@ -84,7 +84,7 @@ def autoscaler_config(workers: Kinds, address: str) -> dict[str, Any]:
 
 
 def _announced(config: Path, environment: Mapping[str, str], head: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 200
     while True:
         told = subprocess.run(
             [sys.executable, "-m", "etude.services.growth", str(config)], env=dict(environment),

@@ -219,7 +219,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def outcome(driver: "subprocess.Popen[str]", within_s: float = 120) -> Came:
+def outcome(driver: "subprocess.Popen[str]", within_s: float = 500) -> Came:
     """Wait for a driver that must end well."""
     out, err = driver.communicate(timeout=within_s)
     assert driver.returncode == 0, err

@@ -84,7 +84,7 @@ def nodes(*resources: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterat
             started.stdin.close()
             started.stdout.close()
             try:
-                started.wait(60)
+                started.wait(200)
             except subprocess.TimeoutExpired:
                 started.kill()
                 raise

@@ -46,7 +46,7 @@ def subsonic_server(state: Path, *folders: Path) -> Iterator[int]:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:

@@ -62,7 +62,7 @@ def unsteady(upstream: str) -> Iterator[Unsteady]:
         yield proxy
 
 
-def wait_until(true: Callable[[], bool], what: str, limit_s: float = 60) -> None:
+def wait_until(true: Callable[[], bool], what: str, limit_s: float = 200) -> None:
     """Fails if it is not true in time."""
     end = time.monotonic() + limit_s
     while not true():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from aiohttp import web
 from mlflow.tracking import MlflowClient
 from onnx import TensorProto, helper
 from pydantic import SecretStr
@@ -16,6 +17,7 @@ from etude.experiments.base import Experiment
 from etude.export.rebuild import SYSTEMS
 from etude.services.daemon import free_port
 from etude.tracking.mlflow import EXPORT, Tracking, signature
+from tests.support.serving import serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -99,6 +101,21 @@ def test_no_server_is_said_in_one_sentence() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("told", ["in json", "in words", "only by its interface"])
+def test_a_server_that_asks_who_this_is_is_not_waited_for(told: str) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/health" and told == "only by its interface":
+            return web.Response(text="OK")
+        if told == "in json":
+            return web.json_response({"detail": "who are you?"}, status=401)
+        return web.Response(status=401, text="who are you?")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    with serving(app) as port, pytest.raises(UserError, match=r"does not let you in.*MLFLOW_TRACKING_TOKEN"):
+        Tracking(f"http://me:hunter2@127.0.0.1:{port}", "x")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; .ci/run installs Debian's")
 def test_the_comparison_shows_both_trials_and_their_metrics(tracking: Tracking, tmp_path: Path) -> None:
     runs = []
@@ -113,7 +130,7 @@ def test_the_comparison_shows_both_trials_and_their_metrics(tracking: Tracking, 
         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1600,3000", "--virtual-time-budget=30000",
         "--timeout=90000", "--dump-dom", tracking.compare_url(runs),
     ]  # fmt: skip
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    page = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True).stdout
     for shown in (
         "browser trial 0",
         "browser trial 1",

@@ -114,10 +114,10 @@ def in_background(settings: EmotionExperiment, name: str, server: Unsteady, *, c
 
     def work() -> None:
         sweeps = settings.home / "sweeps"
-        wait_until(lambda: bool(list(sweeps.glob(f"{name}-*/journal.jsonl"))), "nothing was reported", 120)
+        wait_until(lambda: bool(list(sweeps.glob(f"{name}-*/journal.jsonl"))), "nothing was reported", 400)
         server.mode = "away"
         (path,) = sweeps.glob(f"{name}-*/journal.jsonl")
-        wait_until(lambda: len(Journal(path).ended()) >= 3, "no trials ended", 120)
+        wait_until(lambda: len(Journal(path).ended()) >= 3, "no trials ended", 400)
         wait_until(lambda: server.counts["away"] > 0, "the server has refused nothing")
         if comes_back:
             server.mode = "pass"

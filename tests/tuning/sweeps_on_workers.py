@@ -43,7 +43,7 @@ def main(home: Path, uri: str, workers: int) -> None:
         max_failures=0,
     )
     result = run_sweep(experiment, sweep, Tracking(uri, "pairs"), {}, lambda line: None)
-    end = time.monotonic() + 60  # whoever cleans up after a stopped trial notices its end a little later
+    end = time.monotonic() + 200  # whoever cleans up after a stopped trial notices its end a little later
     while (left := _groups()) and time.monotonic() < end:
         time.sleep(1)
     state = load_latest(trial_folder(result.folder, result.winner.number))

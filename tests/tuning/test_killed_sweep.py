@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from tests.support.mortal import Mortal
 RATE = {"training.learning_rate": Distribution(loguniform=(1e-5, 1e-2))}
 DECAY = {"training.weight_decay": Distribution(choice=[0.0, 0.05, 0.3])}
 ASHA = {"grace_epochs": 2, "reduction_factor": 2}
-KILLS = {"asha": (0.25, 0.6), "optuna": (0.5,), "population": (0.4, 0.65)}  # shares of the whole journal
+KILLS = {"asha": (0.25, 0.6), "optuna": (0.5,), "population": (0.65,)}  # shares of the whole journal
 EPOCHS = {"asha": 6, "optuna": 5, "population": 4}
 SWEEPS: dict[str, dict[str, Any]] = {
     "asha": {"trials": 6, "asha": ASHA, "concurrent": 2},
@@ -64,7 +63,7 @@ def killed(file: Path, lines_there: Callable[[], int], lines: int) -> None:
             start_new_session=True,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 400
         while lines_there() < lines:
             assert driver.poll() is None, file.with_suffix(".log").read_text()
             assert time.monotonic() < deadline, file.with_suffix(".log").read_text()
@@ -113,9 +112,10 @@ def test_a_sweep_that_is_killed_equals_one_left_alone(
         assert expected["took over"]
     client = MlflowClient(mlflow_uri)
     runs = client.search_runs([tracking.experiment_id], f"tags.`mlflow.parentRunId` = '{result.run_id}'")
-    assert Counter(run.data.tags["etude.key"] for run in runs) == {
-        f"{result.name}/{number:03d}": 1 for number in expected["ended"]
-    }
+    keys = [run.data.tags["etude.key"] for run in runs]
+    assert sorted(keys) == [
+        f"{result.folder.identity()}/{number:03d}" for number in sorted(expected["ended"])
+    ]
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
     for run in runs:
         steps = [point.step for point in client.get_metric_history(run.info.run_id, SCORE)]

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from etude.errors import UserError
 from etude.experiments.audio import AudioExperiment
-from etude.storage.files import Files
 from etude.tuning.journal import Entry, Journal
 from etude.tuning.population import (
     PopulationConfig,
@@ -18,7 +17,7 @@ from etude.tuning.population import (
 )
 from etude.tuning.space import Distribution, sample
 from etude.tuning.sweep import draw
-from etude.tuning.trial import SweepConfig, take_over
+from etude.tuning.trial import SweepConfig
 
 SPACE = {
     "training.learning_rate": Distribution(loguniform=(1e-3, 1e-2)),
@@ -93,20 +92,6 @@ def test_generations_end_at_multiples_and_at_the_end() -> None:
     assert generation_ends(4, 10) == [4, 8, 10]
     assert generation_ends(4, 8) == [4, 8]
     assert generation_ends(9, 8) == [8]
-
-
-def test_a_takeover_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
-    donor, member = tmp_path / "donor", tmp_path / "member"
-    for folder, what in ((donor, b"good"), (member, b"bad")):
-        folder.mkdir()
-        for name in ("epoch-0003.pt", "epoch-0004.pt", "best.pt"):
-            (folder / name).write_bytes(what)
-    (donor / "best_loss.pt").write_bytes(b"good")
-    (member / "best.pt").write_bytes(b"good")  # here it was cut off
-    for _ in range(2):
-        take_over(Files(donor), Files(member), 4)
-        assert {path.name for path in member.iterdir()} == {"epoch-0004.pt", "best.pt", "best_loss.pt"}
-        assert {path.read_bytes() for path in member.iterdir()} == {b"good"}
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_stopped_trial_leaves_no_place_occupied(tmp_path: Path, mlflow_uri: str) -> None:
     """Of a group that it leaves the next trial would wait for ever: all have the same two CPUs."""
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "platform")])
     done = subprocess.run(
         [sys.executable, "-m", "tests.tuning.sweeps_on_workers", str(tmp_path / "home"), mlflow_uri, "2"],
         cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=540, check=False,
+        capture_output=True, text=True, timeout=1000, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])

@@ -171,8 +171,11 @@ class Plan:
         )
 
 
-def plan(job: Job) -> Plan:
-    """List the job's source and find what is missing. Raises UserError if it has no tracks."""
+def plan(job: Job, catalogue: Catalogue | None = None) -> Plan:
+    """List the job's source, unless its `catalogue` is here, and find what is missing.
+
+    Raises UserError if it has no tracks.
+    """
     source = build_source(job.source, job.cache)
     ids = [build_teacher(teacher).id for teacher in job.teachers]
     if twice := [teacher_id for teacher_id in ids if ids.count(teacher_id) > 1]:
@@ -190,7 +193,7 @@ def plan(job: Job) -> Plan:
     }
     parts = (features_part(job.recipe), *targets)
     again = job.prepare.retry_quarantined
-    return compare(source, Store(job.store), parts, job.recipe.id, again, stored, heavy)
+    return compare(source, Store(job.store), parts, job.recipe.id, again, stored, heavy, catalogue)
 
 
 def compare(
@@ -201,13 +204,15 @@ def compare(
     again: bool,
     stored: Collection[str] = (),
     target_bytes: Mapping[str, float] = MappingProxyType({}),
+    catalogue: Catalogue | None = None,
 ) -> Plan:
     """What a store lacks of a source in its parts: features, and the targets of one or more teachers.
 
     `again` tries quarantined tracks; `stored` are the parts of teachers that look their vectors up;
-    `target_bytes` says what a second of audio takes in parts where that is unusual.
+    `target_bytes` says what a second of audio takes in parts where that is unusual; `catalogue` is the
+    source's, if it was listed just now.
     """
-    catalogue = Catalogue.of(source.tracks())
+    catalogue = Catalogue.of(source.tracks()) if catalogue is None else catalogue
     if not len(catalogue):
         raise UserError(f"{source.id} has no tracks: choose another library")
     ids, targets = catalogue.ids, parts[1:]

@@ -66,7 +66,7 @@ class PrepareReport:
 def prepare(
     job: Job, progress: Callable[[int, int, float], None], planned: Plan | None = None
 ) -> PrepareReport:
-    """Prepare what is missing, as `planned` a moment ago. Needs a Ray session, unless nothing is missing.
+    """Prepare what is missing of the tracks `planned`. Needs a Ray session, unless nothing is missing.
 
     `progress(done, total, audio_seconds)` is called as shards are committed. Raises UserError if the disk
     is too small, another run prepares the same recipe there, no track at all is usable, or a stored teacher's
@@ -79,7 +79,8 @@ def prepare(
         return _prepare(job, store, planned, progress)
     with store.held(features_part(job.recipe)):
         clear_left_behind(job.store)
-        return _prepare(job, store, planned, progress)
+        # What another run has prepared since then is not prepared again.
+        return _prepare(job, store, plan(job, planned.catalogue), progress)
 
 
 def _prepare(

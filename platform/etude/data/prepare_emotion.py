@@ -70,6 +70,12 @@ def plan_emotion(job: EmotionJob) -> EmotionPlan:
     pieces = tuple(source.pieces(passed_over))
     if not pieces:
         raise UserError(f"{source.id} has no pieces ({'; '.join(passed_over)}): choose another source")
+    return _compare(job, source.id, pieces, passed_over)
+
+
+def _compare(
+    job: EmotionJob, source_id: str, pieces: tuple[Piece, ...], passed_over: PassedOver
+) -> EmotionPlan:
     store, part = Store(job.store), job.analysis.part
     there, bad = store.committed(part), store.quarantined(part)
     left_alone = {} if job.retry_quarantined else bad
@@ -78,7 +84,7 @@ def plan_emotion(job: EmotionJob) -> EmotionPlan:
     )
     ids = {piece.track.id for piece in pieces}
     return EmotionPlan(
-        source.id,
+        source_id,
         pieces,
         missing,
         tuple(piece.track.id for piece in missing if piece.track.id in bad),
@@ -90,7 +96,7 @@ def plan_emotion(job: EmotionJob) -> EmotionPlan:
 def prepare_emotion(
     job: EmotionJob, progress: Callable[[int, int], None], planned: EmotionPlan | None = None
 ) -> EmotionReport:
-    """Prepare what is missing. Needs a Ray session, unless nothing is.
+    """Prepare what is missing of the pieces `planned`. Needs a Ray session, unless nothing is.
 
     Raises UserError if another run prepares the same, or no piece at all is usable.
     """
@@ -99,7 +105,9 @@ def prepare_emotion(
     if not planned.missing:
         return _prepare(job, store, planned, progress)
     with store.held(job.analysis.part):
-        return _prepare(job, store, planned, progress)
+        # What another run has prepared since then is not prepared again.
+        now = _compare(job, planned.source_id, planned.pieces, planned.passed_over)
+        return _prepare(job, store, now, progress)
 
 
 def _prepare(

@@ -59,7 +59,7 @@ def start(
     ports: Sequence[int],
     ready_urls: Sequence[str],
     env: Mapping[str, str],
-    timeout_s: float = 90.0,
+    timeout_s: float = 300.0,  # a small machine that does other things, too
 ) -> Daemon:
     """Start a server in a session of its own and wait until all of `ready_urls` answer.
 

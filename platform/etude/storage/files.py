@@ -1,5 +1,6 @@
 """Whole files below a root: a folder, or a part of an S3 bucket such as `s3://bucket/etude`."""
 
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,6 +104,17 @@ class Files:
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
         return self.place.stat(path) is not None
+
+    def identity(self) -> str:
+        """The folder's name, and what tells it from one of that name elsewhere; made when first asked for.
+
+        For whoever holds the folder alone: two that ask first at the same moment might be told two.
+        """
+        found = self.read("id")
+        if found is None:
+            found = uuid.uuid4().hex.encode()
+            self.write("id", found)
+        return f"{self.name}-{found.decode()}"
 
     def delete_all(self, paths: Iterable[str]) -> None:
         """Remove those of the files that there are."""

@@ -27,6 +27,7 @@ from etude.tracking.sender import AGAIN, Sender, patiently, reason, send_params
 
 CHAMPION = "champion"
 EXPORT = "export"  # folder of a run for the files that were exported with a model
+REFUSALS = (401, 403)
 PATIENCE_S = 300.0  # for a server that is away when it is needed
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,7 +59,7 @@ class Tracking:
     """One experiment on one server. What may wait goes through `sender`; the methods wait for an answer."""
 
     def __init__(self, uri: str, experiment: str, patience_s: float = PATIENCE_S) -> None:
-        """Raises UserError if the server does not answer."""
+        """Raises UserError if the server does not answer, or asks who this is."""
         self.uri = uri.rstrip("/")
         self.experiment = experiment
         self.patience_s = patience_s
@@ -68,6 +69,8 @@ class Tracking:
             _knock(self.uri)
             self.experiment_id = self._experiment_id()
         except MlflowException as error:
+            if error.get_http_status_code() in REFUSALS:
+                raise _refused(self.uri) from error
             raise UserError(
                 f"no MLflow server answers at {mask(uri)} ({reason(error)}): start it with `make up`, "
                 "or set tracking.uri"
@@ -238,9 +241,21 @@ class Tracking:
 
 
 def _knock(uri: str) -> None:
-    """Raise MlflowException within seconds where no server answers; the client itself would try for long."""
+    """Raise MlflowException within seconds where no server answers; the client itself would try for long.
+
+    Raises UserError if the server, or a proxy before it, refuses whoever does not say who they are.
+    """
     if uri.startswith(("http://", "https://")):
-        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=10)
+        answer = http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=10)
+        if answer.status_code in REFUSALS:
+            raise _refused(uri)
+
+
+def _refused(uri: str) -> UserError:
+    return UserError(
+        f"MLflow at {mask(uri)} does not let you in: set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what its owner gave you"
+    )
 
 
 def signature(model: onnx.ModelProto) -> ModelSignature:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -54,6 +54,11 @@ class Sender:
     def log_params(self, run_id: str, config: Mapping[str, Any]) -> None:
         """Hand over a nested configuration with dotted keys; what was logged before stays."""
         self._put(lambda: send_params(self._client, run_id, config))
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Hand over tags."""
+        told = [RunTag(key, value) for key, value in tags.items()]
+        self._put(lambda: self._client.log_batch(run_id, tags=told))
 
     def end(self, run_id: str, status: str, at_ms: float | None = None) -> None:
         """Hand over a final status, FINISHED, FAILED or KILLED, of a run that ended now or at a time."""

@@ -17,7 +17,7 @@ from etude.experiments.base import Experiment
 from etude.storage.files import Files
 from etude.students.cost import Cost
 from etude.tracking.mlflow import Tracking
-from etude.training.checkpoint import load_latest, own_history
+from etude.training.checkpoint import load_latest
 from etude.training.loop import SCORE
 from etude.tuning.capacity import concurrency
 from etude.tuning.follow import MLFLOW_STATUS, Follow
@@ -25,11 +25,11 @@ from etude.tuning.journal import Journal
 from etude.tuning.population import generation_ends, takeovers
 from etude.tuning.scheduler import Journaled, OrderedAsha
 from etude.tuning.search import Proposer, Search
+from etude.tuning.takeover import own_epochs, take_over
 from etude.tuning.trial import (
     SweepConfig,
     run_trial,
     run_trial_on_workers,
-    take_over,
     trial_folder,
     trial_settings,
 )
@@ -55,16 +55,16 @@ class Going:
     @cached_property
     def parent(self) -> str:
         """The sweep's own run in MLflow."""
-        return self.tracking.run(
-            self.folder.name, self.folder.name, tags={**self.tags, "etude.kind": "sweep"}
-        )
+        tags = {**self.tags, "etude.kind": "sweep"}
+        return self.tracking.run(self.folder.identity(), self.folder.name, tags=tags)
 
     @cached_property
     def runs(self) -> dict[int, str]:
         """Every trial's run in MLflow, made beforehand: later the server may be away."""
+        sweep = self.folder.identity()
         return {
             number: self.tracking.run(
-                f"{self.folder.name}/{number:03d}",
+                f"{sweep}/{number:03d}",
                 f"trial {self.name(number)}",
                 parent=self.parent,
                 tags={**self.tags, "etude.kind": "trial"},
@@ -92,8 +92,7 @@ class Going:
         """Hand over what an earlier driver has not delivered: parameters, epochs, and how trials ended."""
         for number in self.journal.proposed():
             self.begin(number, self.journal.overrides(number))
-            state = load_latest(trial_folder(self.folder, number))
-            history = own_history(state) if state else []
+            history = own_epochs(trial_folder(self.folder, number))
             reported = [one for one in history if one["epoch"] <= self.journal.reported_epoch(number)]
             self.tracking.log_history(self.runs[number], reported)
             if entry := self.journal.ended().get(number):
@@ -131,7 +130,8 @@ def _exploit(going: Going, end: int) -> None:
         trial_settings(going.settings, one.overrides)
         take_over(trial_folder(going.folder, one.donor), trial_folder(going.folder, one.member), end)
         changed = ", ".join(f"{key} {value}" for key, value in one.overrides.items())
-        going.tracking.tag(going.runs[one.member], {f"etude.took_over.{end}": f"{one.donor:03d}: {changed}"})
+        told = {f"etude.took_over.{end}": f"{one.donor:03d}: {changed}"}
+        going.tracking.sender.tag(going.runs[one.member], told)
         journal.append(one.entry(end))
         going.say(f"after epoch {end} trial {one.member:03d} takes over from {one.donor:03d}, with {changed}")
 

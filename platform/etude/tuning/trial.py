@@ -12,7 +12,6 @@ from etude.config import Section, explain, with_overrides
 from etude.errors import UserError
 from etude.experiments.base import E, Experiment
 from etude.storage.files import Files
-from etude.training.checkpoint import checkpoint_name, newest_first
 from etude.training.epoch import Worker
 from etude.training.ray_train import WorkersConfig, check_shares, fit
 from etude.training.run import Run, train_run
@@ -80,20 +79,6 @@ def trial_settings(settings: E, overrides: Mapping[str, Any]) -> E:
 def trial_folder(sweep: Files, number: int) -> Files:
     """Where a trial keeps its checkpoints."""
     return sweep.at(f"trials/{number:03d}")
-
-
-def take_over(donor: Files, member: Files, epoch: int) -> None:
-    """Put the donor's checkpoint after `epoch`, and its best ones, in the place of all that the member has.
-
-    Files are replaced whole, and the one that a run resumes from comes last: cut off, it can be done again.
-    """
-    newest = checkpoint_name(epoch)
-    best = [name for name in donor.list("", ".pt") if name.startswith("best")]
-    for name in (*best, newest):
-        content = donor.read(name)
-        assert content is not None, f"{donor} has no {name}"
-        member.write(name, content)
-    member.delete_all(name for name in newest_first(member) if name != newest)
 
 
 def run_trial(config: dict[str, Any], base: Experiment, sweep: Files, until: int | None = None) -> None:
