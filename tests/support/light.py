@@ -32,6 +32,7 @@ from etude.audio.recipe import FeatureRecipe
 from etude.audio.segment import Segments
 from etude.cli import guarded
 from etude.data import prepare as pipeline
+from etude.data.catalogue import Catalogue
 from etude.data.features import Featurize
 from etude.data.fetch import Fetch
 from etude.data.plan import Job, Plan, PrepareConfig, compare
@@ -129,13 +130,13 @@ def job_of(light: Light) -> Job:
     return Job(light.store, Path(light.notes), elsewhere, RECIPE, (MusiCNNConfig(),), options)
 
 
-def plan_of(light: Light) -> Plan:
-    return compare(Tones(light.tracks, 0), Store(light.store), PARTS, RECIPE.id, again=False)
-
-
 def swapped(light: Light) -> None:
     """Put the light source and teacher into the pipeline, and let every step note where it works."""
     note = noting(Path(light.notes))
+
+    def light_plan(job: Job, catalogue: Catalogue | None = None) -> Plan:
+        source, store = Tones(light.tracks, 0), Store(job.store)
+        return compare(source, store, PARTS, RECIPE.id, again=False, catalogue=catalogue)
 
     class LightFetch(Fetch):
         def __init__(self, *arguments: Any) -> None:
@@ -167,7 +168,7 @@ def swapped(light: Light) -> None:
         return status
 
     pipeline.Fetch, pipeline.Featurize = LightFetch, LightFeaturize  # type: ignore[misc]
-    pipeline.write_rows = light_write
+    pipeline.plan, pipeline.write_rows = light_plan, light_write
 
 
 def listening(light: Light) -> list[Path]:
@@ -208,7 +209,7 @@ def main(argv: list[str]) -> int:
         nonlocal first
         first = first or (time.perf_counter() - started if done else 0.0)
 
-    report = pipeline.prepare(job_of(light), progress, plan_of(light))
+    report = pipeline.prepare(job_of(light), progress)
     started_s = [path.stat().st_mtime for path in listening(light)]
     rate = report.total / (time.time() - max(started_s)) if started_s else 0.0
     came = Came(
