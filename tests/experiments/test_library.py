@@ -17,6 +17,7 @@ from etude.data.split import SplitConfig
 from etude.data.store import Store
 from etude.errors import UserError
 from etude.experiments.audio import AudioExperiment
+from etude.experiments.library import LibraryExperiment
 from etude.experiments.music_text import MusicTextExperiment
 from etude.inference.settings import EmbedLibrary
 from etude.services.doctor import Doctor
@@ -36,6 +37,15 @@ def test_a_student_of_segments_refuses_an_audio_space() -> None:
     assert load(AudioExperiment, also).teachers[1].name == "music2latent"
     with pytest.raises(UserError, match=said):  # a pair learns from all of them
         load(MusicTextExperiment, also)
+
+
+@pytest.mark.parametrize(("kind", "student"), [(AudioExperiment, "student"), (MusicTextExperiment, "music")])
+def test_a_recomputed_student_is_not_compiled(kind: type[LibraryExperiment], student: str) -> None:
+    recomputed, compiled = f"--{student}.recompute_activations", "--training.compile"
+    with pytest.raises(UserError, match=rf"compile and {student}\.recompute_activations to false"):
+        load(kind, [recomputed, compiled])
+    load(kind, [recomputed])
+    load(kind, [compiled])
 
 
 def test_what_learns_nothing_takes_any_teacher(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,11 @@ def _hz_to_mel(hz: float) -> float:
     return hz * 3 / 200 if hz < 1000.0 else 15.0 + 27.0 * float(np.log(hz / 1000.0) / np.log(6.4))
 
 
+def hann(n: int) -> NDArray[np.float64]:
+    """The periodic Hann window [n]."""
+    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(n) / n)
+
+
 @lru_cache
 def _window_and_filters(recipe: FeatureRecipe) -> tuple[NDArray[np.float32], scipy.sparse.csr_array]:
     """Periodic Hann window [n_fft], and the filters [n_mels, n_bins] without the bins that none hears.
@@ -83,7 +88,7 @@ def _window_and_filters(recipe: FeatureRecipe) -> tuple[NDArray[np.float32], sci
     A bin lies in two filters at most, so a sparse product is a few times faster than a dense one, and it
     starts no threads, which would fight with those of other processes.
     """
-    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(recipe.n_fft) / recipe.n_fft)
+    window = hann(recipe.n_fft)
     basis = mel_basis(recipe.sample_rate, recipe.n_fft, recipe.n_mels, recipe.fmin, recipe.fmax)
     n_bins = int(np.flatnonzero(basis.any(axis=0))[-1]) + 1
     return window.astype(np.float32), scipy.sparse.csr_array(basis[:, :n_bins])

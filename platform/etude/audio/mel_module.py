@@ -16,10 +16,9 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.signal import get_window
 from torch import Tensor, nn
 
-from etude.audio.mel import mel_basis
+from etude.audio.mel import hann, mel_basis
 from etude.audio.recipe import FeatureRecipe
 
 
@@ -46,7 +45,7 @@ class WaveformMel(nn.Module):
         low = np.arange(self._n_low)
         sample = np.arange(n_phases)[:, None] + n_phases * np.arange(n_taps)  # [p, q]
         turns = low[None, :, None] * sample[:, None, :] % n_fft / n_fft  # [p, l, q]
-        first = np.exp(-2j * np.pi * turns) * get_window("hann", n_fft)[sample][:, None, :]
+        first = np.exp(-2j * np.pi * turns) * hann(n_fft)[sample][:, None, :]
 
         # Every frequency that a filter hears stands once: at its own place, or at its mirror image's.
         bins = low + n_taps * np.arange(n_phases)[:, None]  # [h, l]

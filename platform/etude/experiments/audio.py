@@ -15,7 +15,7 @@ from etude.data.batches import Dataset, Splits, open_splits
 from etude.data.live import LiveSegments
 from etude.data.sampling import SamplingConfig, TrainingSegments
 from etude.errors import UserError
-from etude.experiments.library import LibraryExperiment, fetcher, taught_by_segment
+from etude.experiments.library import LibraryExperiment, compiled_or_recomputed, fetcher, taught_by_segment
 from etude.objectives.distillation import ObjectiveConfig
 from etude.sources import build_source
 from etude.students import StudentConfig, build_student
@@ -42,18 +42,10 @@ class AudioExperiment(LibraryExperiment):
     sampling: SamplingConfig = SamplingConfig()
 
     @model_validator(mode="after")
-    def _taught(self) -> Self:
+    def _fits(self) -> Self:
         if self.learns:
             taught_by_segment([self.teacher])
-        return self
-
-    @model_validator(mode="after")
-    def _compiled_or_recomputed(self) -> Self:
-        if self.training.compile and self.student.recompute_activations:
-            raise ValueError(
-                "training.compile leaves recomputed blocks uncompiled: set one of training.compile and "
-                "student.recompute_activations to false"
-            )
+        compiled_or_recomputed(self.training.compile, student=self.student)
         return self
 
     def cost(self, state: Mapping[str, Tensor] | None = None) -> Cost:

@@ -13,6 +13,7 @@ from etude.data.split import SplitConfig
 from etude.errors import UserError
 from etude.experiments.base import Experiment
 from etude.sources import AudioMuseConfig, DemoConfig, SourceConfig, Track, build_source
+from etude.students import StudentConfig
 from etude.teachers import AudioSpaceConfig, MusiCNNConfig, StoredConfig, TeacherConfig, build_teacher
 from etude.teachers.stored import StoredTeacher
 
@@ -75,6 +76,16 @@ def taught_by_segment(teachers: Sequence[TeacherConfig]) -> None:
             raise ValueError(
                 f"the teacher {teacher.title} gives vectors of windows of its own, not of segments, from "
                 "which a student learns here: choose another"
+            )
+
+
+def compiled_or_recomputed(compiled: bool, **section: StudentConfig) -> None:
+    """Raises ValueError if the student of a section is to be both: the compiler cannot follow recomputing."""
+    for name, student in section.items():
+        if compiled and student.recompute_activations:
+            raise ValueError(
+                "training.compile cannot compile recomputed blocks: set one of training.compile and "
+                f"{name}.recompute_activations to false"
             )
 
 

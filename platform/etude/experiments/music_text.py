@@ -15,7 +15,7 @@ from etude.data.music_text import Captioned, MusicTextSplits, add_captions
 from etude.data.sampling import SamplingConfig, TrainingSegments
 from etude.data.text import CachedTeacher
 from etude.experiments.captioned import CaptionedExperiment
-from etude.experiments.library import taught_by_segment
+from etude.experiments.library import compiled_or_recomputed, taught_by_segment
 from etude.students import StudentConfig, build_student
 from etude.students.cost import Cost, count
 from etude.students.text import build_text_student
@@ -76,6 +76,7 @@ class MusicTextExperiment(CaptionedExperiment):
                 "and augment.targets at cached"
             )
         self.objective.resolved(self.terms)
+        compiled_or_recomputed(self.training.compile, music=self.music)
         return self
 
     @property

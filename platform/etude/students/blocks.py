@@ -28,8 +28,6 @@ class Backbone(nn.Module):
         return x
 
 
-# The compiler cannot follow `context_fn`: such blocks run as they are written.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _forgetful(block: nn.Module, x: Tensor) -> Tensor:
     out: Tensor = checkpoint(
         block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), statistics_kept(block))
