@@ -10,6 +10,7 @@ import soundfile
 from etude.data.emotion import AnalysisConfig, read_rows
 from etude.data.emotion_analysis import RULE, analyse
 from etude.data.prepare_emotion import EmotionJob, EmotionReport, plan_emotion, prepare_emotion
+from etude.data.ray_data import rows_of
 from etude.data.store import Store
 from etude.emotion.midi_file import MAX_EVENTS
 from etude.errors import BadAudio, UserError
@@ -95,6 +96,18 @@ def test_every_bad_piece_is_counted_with_a_sentence_and_the_rest_goes_on(
     assert rows["heard"].audio.shape[1] == 128
     assert rows["empty"].label_of == RULE
     assert rows["empty"].audio.shape[0] == 0
+
+
+def test_a_piece_that_is_told_of_twice_counts_once(
+    folder: Path, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that is done again, as its process was lost, tells of its pieces again."""
+    twice = lambda dataset: (row for row in rows_of(dataset) for row in (row, row))  # noqa: E731
+    monkeypatch.setattr("etude.data.prepare_emotion.rows_of", twice)
+    told: list[tuple[int, int]] = []
+    report = prepare_emotion(job(folder, tmp_path), lambda done, total: told.append((done, total)))
+    assert (report.total, report.prepared, len(report.quarantined)) == (5, 1, 4)
+    assert told == [(done, 5) for done in range(6)]
 
 
 def _rows(given: EmotionJob) -> list:

@@ -10,7 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
-from etude.cli import guarded
+from etude.tracking import SETTINGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -38,12 +38,17 @@ def run(home: Path, job: str, *words: str, timeout_s: float = 1500) -> "subproce
 def call(home: Path, job: str, *words: str, **more: str) -> "subprocess.CompletedProcess[str]":
     """A job that starts no Ray, in this process: a new one would take most of its time to import."""
     out, err = io.StringIO(), io.StringIO()
-    path = REPOSITORY / "jobs" / f"{job}.py"
+    _, *line = command(job, *words)
     with (
-        mock.patch.dict(os.environ, environment(home, **more), clear=True),
+        mock.patch.dict(os.environ, SETTINGS | environment(home, **more), clear=True),
+        mock.patch("os.execve", side_effect=AssertionError("what starts Ray needs a process of its own")),
+        mock.patch.object(sys, "argv", line),
+        mock.patch.object(logging.root, "handlers", []),  # so that the job's own writes to this stderr
         redirect_stdout(out),
         redirect_stderr(err),
-        mock.patch.object(logging.root, "handlers", []),  # so that the job's own writes to this stderr
     ):
-        code = guarded(runpy.run_path(str(path))["main"])([*words])
-    return subprocess.CompletedProcess([str(path), *words], code, out.getvalue(), err.getvalue())
+        try:
+            runpy.run_path(line[0], run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())  # type: ignore[arg-type]

@@ -86,6 +86,9 @@ def test_who_takes_over_has_the_best_of_its_donor(tmp_path: Path) -> None:
     ):  # fmt: skip
         journal.append(entry)
     assert (journal.best(0), journal.best(1)) == (0.6, 0.6)
-    assert journal.overrides(0) == {"seed": 2}
+    assert (journal.overrides(0), journal.first_overrides(0)) == ({"seed": 2}, {"seed": 0})
+    assert journal.best_overrides(0) == {"seed": 1}  # its best checkpoint is its donor's, and learned so
     assert journal.proposed() == [0, 1]
     assert journal.reported_epoch(0) == 3
+    journal.append(Entry(0, 4, 0.7))
+    assert (journal.best(0), journal.best_overrides(0)) == (0.7, {"seed": 2})

@@ -118,8 +118,13 @@ def test_a_sweep_that_is_killed_equals_one_left_alone(
     ]
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
     for run in runs:
-        steps = [point.step for point in client.get_metric_history(run.info.run_id, SCORE)]
-        assert len(steps) == len(set(steps))
+        number = int(run.data.tags["etude.key"].rpartition("/")[2])
+        told = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, SCORE)]
+        assert sorted(told) == [(epoch, score) for n, epoch, score in expected["scores"] if n == number]
+        rate = dict(expected["proposed"])[number]["training.learning_rate"]
+        assert float(run.data.params["training.learning_rate"]) == rate
+        taken = {key: tag for key, tag in run.data.tags.items() if key.startswith("etude.took_over.")}
+        assert taken.keys() == {f"etude.took_over.{at}" for n, at, *_ in expected["took over"] if n == number}
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Whoever reports first and whenever the driver dies, ASHA stops whom it would stop one after another."""
 
+import errno
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 
+from etude.storage.folder import Folder
 from etude.tuning.follow import Follow
 from etude.tuning.journal import Entry, Journal
 from etude.tuning.run import run_trials
@@ -207,3 +210,25 @@ def test_a_trial_that_is_lost_after_it_was_stopped_ended_once(tmp_path: Path) ->
     )
     assert journal.ended() == {0: Entry(0, ended="stopped")}
     assert ends == [("run", "KILLED")]
+
+
+def test_a_journal_that_cannot_be_written_is_no_trial_s_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune takes an error of the scheduler's for the trial's that it was told of."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(Entry(0, overrides={}))
+    journal.append(Entry(0, 1, 0.5))
+    trial: Any = SimpleNamespace(config={"trial": 0}, error_file=None, pickled_error_file=None)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "append", full)
+        with pytest.raises(OSError, match="No space left"):
+            Journaled(journal, metric="score").on_trial_complete(None, trial, {})
+    follow = Follow(journal, SimpleNamespace(), {0: "run"}, "skill", print, 1)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="No space left"):
+        follow.on_trial_error(0, [], trial)
+    assert not Journal(tmp_path / "journal.jsonl").ended()

@@ -119,10 +119,12 @@ def _prepare(
     report = EmotionReport(len(planned.pieces), found, quarantined=list(planned.quarantined))
     report.passed_over = planned.passed_over
     before = store.quarantined(part)
-    listed = {piece.track.id: piece for piece in planned.missing}
-    progress(0, len(listed))
-    for done, row in enumerate(_rows(job, planned) if listed else (), start=1):
-        track = listed[row["track_id"]].track
+    left, todo = {piece.track.id: piece.track for piece in planned.missing}, len(planned.missing)
+    progress(0, todo)
+    for row in _rows(job, planned) if todo else ():
+        track = left.pop(row["track_id"], None)
+        if track is None:  # a step that was done again may tell of a piece again
+            continue
         if row["status"] == "prepared":
             report.prepared += 1
             store.release(part, [track.id] if track.id in before else [])
@@ -134,7 +136,7 @@ def _prepare(
                 report.quarantined.append(entry)
             else:
                 report.unreachable.append(entry)
-        progress(done, len(listed))
+        progress(todo - len(left), todo)
     report.check()
     if report.found + report.prepared == 0:
         worst = (report.unreachable or report.quarantined)[0]
@@ -156,7 +158,7 @@ def _rows(job: EmotionJob, planned: EmotionPlan) -> Iterator[dict[str, str]]:
             Analyse,
             fn_constructor_args=(job.source, job.cache, job.analysis),
             batch_size=4, batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(there.cpus, len(items))), num_cpus=0.8 * there.share,
+            compute=there.pool(min(there.cpus, len(items))), num_cpus=0.8 * there.share,
         )
         .map_batches(
             _write, fn_args=(job.store, job.analysis.part), batch_size=SHARD_PIECES,

@@ -4,7 +4,7 @@ import os
 
 NO_FIGURES = ("epoch", "at_ms")  # what an epoch's entry in a history holds beside its figures
 
-for _name, _value in {
+SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Within one call a server that is gone is noticed in seconds; `sender.py` is what is patient.
@@ -14,5 +14,6 @@ for _name, _value in {
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}.items():
+}
+for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)

@@ -23,11 +23,18 @@ from mlflow.utils.rest_utils import http_request
 
 from etude.config import mask
 from etude.errors import UserError
-from etude.tracking.sender import AGAIN, Sender, patiently, reason, send_params
+from etude.tracking.sender import (
+    AGAIN,
+    REFUSALS,
+    Sender,
+    patiently,
+    reason,
+    refused,
+    send_params,
+)
 
 CHAMPION = "champion"
 EXPORT = "export"  # folder of a run for the files that were exported with a model
-REFUSALS = (401, 403)
 PATIENCE_S = 300.0  # for a server that is away when it is needed
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,7 +77,7 @@ class Tracking:
             self.experiment_id = self._experiment_id()
         except MlflowException as error:
             if error.get_http_status_code() in REFUSALS:
-                raise _refused(self.uri) from error
+                raise refused(self.uri) from error
             raise UserError(
                 f"no MLflow server answers at {mask(uri)} ({reason(error)}): start it with `make up`, "
                 "or set tracking.uri"
@@ -246,16 +253,13 @@ def _knock(uri: str) -> None:
     Raises UserError if the server, or a proxy before it, refuses whoever does not say who they are.
     """
     if uri.startswith(("http://", "https://")):
-        answer = http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=10)
+        # The client takes a refusal in JSON that is not MLflow's own for a failure of the server.
+        answer = http_request(
+            get_default_host_creds(uri), "/api/2.0/mlflow/experiments/search", "GET",
+            max_retries=0, timeout=10, params={"max_results": 1},
+        )  # fmt: skip
         if answer.status_code in REFUSALS:
-            raise _refused(uri)
-
-
-def _refused(uri: str) -> UserError:
-    return UserError(
-        f"MLflow at {mask(uri)} does not let you in: set MLFLOW_TRACKING_USERNAME and "
-        "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what its owner gave you"
-    )
+            raise refused(uri)
 
 
 def signature(model: onnx.ModelProto) -> ModelSignature:

@@ -22,6 +22,7 @@ from etude.tracking import NO_FIGURES
 QUEUE = 10_000  # deliveries; a longer outage of a large sweep is made up for from checkpoints
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 15.0
+REFUSALS = (401, 403)
 _PARAMS_A_BATCH = 100  # MLflow's own limit
 AGAIN = "nothing is lost, see to the server and give the same command again"
 T = TypeVar("T")
@@ -133,14 +134,17 @@ class Sender:
 
 
 def patiently(call: Callable[[], T], uri: str, patience_s: float) -> T:
-    """The answer of a call that is made again while the server is away. Raises UserError after that time."""
+    """The answer of a call that is made again while the server is away.
+
+    Raises UserError after that time, or at once if the server is there and refuses.
+    """
     until, pause, told = time.monotonic() + patience_s, FIRST_PAUSE_S, False
     while True:
         try:
             return call()
         except MlflowException as error:
             if not is_away(error):
-                raise
+                raise refusal(error, uri) from error
             said = f"MLflow at {mask(uri)} does not answer ({reason(error)})"
             if time.monotonic() + pause > until:
                 raise UserError(f"{said}: {AGAIN}") from error
@@ -157,6 +161,21 @@ def is_away(error: Exception) -> bool:
         return False
     status: int = error.get_http_status_code()
     return status >= 500 or status == 429
+
+
+def refusal(error: MlflowException, uri: str) -> UserError:
+    """What a user is told of a server that answers, and does not do what it is asked."""
+    if error.get_http_status_code() in REFUSALS:
+        return refused(uri)
+    return UserError(f"MLflow at {mask(uri)} refuses ({reason(error)}): {AGAIN}")
+
+
+def refused(uri: str) -> UserError:
+    """What a user is told of a server that does not know who this is, or does not let them."""
+    return UserError(
+        f"MLflow at {mask(uri)} does not let you in: set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what its owner gave you"
+    )
 
 
 def reason(error: Exception) -> str:

@@ -26,6 +26,7 @@ class Run:
     run_id: str | None = None  # in MLflow; None: whoever listens tells MLflow
     replay_after: int | None = None  # these two are those of `etude.training.loop.train`
     until: int | None = None
+    shown: int = 0  # epochs that are on the board already
 
     @property
     def best(self) -> str:
@@ -41,8 +42,9 @@ def train_run(run: Run, worker: Worker, report: Report) -> None:
     board = settings.tracking.tensorboard
 
     def tell(metrics: Mapping[str, float], checkpoint: str) -> None:
-        if board and worker.rank == 0:
-            write_scalars(board / run.name, metrics, int(metrics["epoch"]))
+        epoch = int(metrics["epoch"])
+        if board and worker.rank == 0 and epoch > run.shown:
+            write_scalars(board / run.name, metrics, epoch)
         report(metrics, checkpoint)
 
     begun = load_latest(run.folder)

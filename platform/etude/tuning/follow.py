@@ -53,7 +53,7 @@ class Follow(tune.Callback):  # type: ignore[misc]
             self._end(number, self._journal.ended()[number])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.fault = _of_storage(trial)
+        self.fault = self._journal.fault or _of_storage(trial)  # Tune takes the first for the trial's, too
         if self.fault:
             raise self.fault  # ends the sweep, unfinished, and the same command goes on with this trial
         number = trial.config["trial"]

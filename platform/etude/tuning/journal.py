@@ -40,9 +40,10 @@ class Journal:
         self.fault: OSError | None = None  # why the last entry could not be added
         self.entries: list[Entry] = []
         self._scores: dict[int, dict[int, float]] = {}
-        self._best: dict[int, float] = {}
+        self._best: dict[int, tuple[float, dict[str, Any]]] = {}  # with the overrides that led there
         self._ended: dict[int, Entry] = {}
         self._overrides: dict[int, dict[str, Any]] = {}
+        self._first: dict[int, dict[str, Any]] = {}
         for entry in _read(whole, str(path)):
             self._note(entry)
 
@@ -68,6 +69,14 @@ class Journal:
         """A trial's overrides as they are now."""
         return self._overrides[trial]
 
+    def first_overrides(self, trial: int) -> dict[str, Any]:
+        """A trial's overrides when it was proposed."""
+        return self._first[trial]
+
+    def best_overrides(self, trial: int) -> dict[str, Any]:
+        """The overrides with which the best score was reached, by this trial or by a donor."""
+        return self._best[trial][1] if trial in self._best else self._overrides[trial]
+
     def ended(self) -> dict[int, Entry]:
         """Trials that are over, with how they ended."""
         return dict(self._ended)
@@ -82,16 +91,18 @@ class Journal:
 
     def best(self, trial: int) -> float | None:
         """The best score of what a trial's checkpoints hold; one that is no number counts as none."""
-        return self._best.get(trial)
+        return self._best[trial][0] if trial in self._best else None
 
     def _note(self, entry: Entry) -> None:
         self.entries.append(entry)
         if entry.overrides is not None:
             self._overrides[entry.trial] = entry.overrides
+            self._first.setdefault(entry.trial, entry.overrides)
         if entry.score is not None:
             self._scores.setdefault(entry.trial, {})[entry.epoch] = entry.score
-            if not math.isnan(entry.score):
-                self._best[entry.trial] = max(entry.score, self._best.get(entry.trial, -math.inf))
+            best = self.best(entry.trial)
+            if not math.isnan(entry.score) and (best is None or entry.score > best):
+                self._best[entry.trial] = (entry.score, self._overrides.get(entry.trial, {}))
         if entry.donor is not None:  # with the checkpoint goes all that it had reached
             self._best[entry.trial] = self._best[entry.donor]
         if entry.ended:

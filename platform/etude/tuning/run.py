@@ -21,7 +21,7 @@ from etude.training.checkpoint import load_latest
 from etude.training.loop import SCORE
 from etude.tuning.capacity import concurrency
 from etude.tuning.follow import MLFLOW_STATUS, Follow
-from etude.tuning.journal import Journal
+from etude.tuning.journal import Entry, Journal
 from etude.tuning.population import generation_ends, takeovers
 from etude.tuning.scheduler import Journaled, OrderedAsha
 from etude.tuning.search import Proposer, Search
@@ -89,15 +89,28 @@ class Going:
         self.tracking.sender.log_params(self.runs[number], chosen.model_dump())
 
     def make_up(self) -> None:
-        """Hand over what an earlier driver has not delivered: parameters, epochs, and how trials ended."""
+        """Hand over what an earlier driver has not delivered.
+
+        Parameters are those that a trial began with, as in a sweep that is not cut off.
+        """
         for number in self.journal.proposed():
-            self.begin(number, self.journal.overrides(number))
+            self.begin(number, self.journal.first_overrides(number))
             history = own_epochs(trial_folder(self.folder, number))
             reported = [one for one in history if one["epoch"] <= self.journal.reported_epoch(number)]
             self.tracking.log_history(self.runs[number], reported)
             if entry := self.journal.ended().get(number):
                 at_ms = reported[-1]["at_ms"] if reported else None
                 self.tracking.sender.end(self.runs[number], MLFLOW_STATUS[entry.ended], at_ms)
+        for entry in self.journal.entries:
+            if entry.donor is not None:
+                self.tell(entry)
+
+    def tell(self, takeover: Entry) -> str:
+        """Hand over, as a tag of the member's run, from whom it took over and with what; says the same."""
+        changed = ", ".join(f"{key} {value}" for key, value in (takeover.overrides or {}).items())
+        tag = {f"etude.took_over.{takeover.epoch}": f"{takeover.donor:03d}: {changed}"}
+        self.tracking.sender.tag(self.runs[takeover.trial], tag)
+        return f"trial {takeover.trial:03d} takes over from {takeover.donor:03d}, with {changed}"
 
 
 def run_trials(going: Going, epochs: int) -> None:
@@ -129,11 +142,8 @@ def _exploit(going: Going, end: int) -> None:
             continue
         trial_settings(going.settings, one.overrides)
         take_over(trial_folder(going.folder, one.donor), trial_folder(going.folder, one.member), end)
-        changed = ", ".join(f"{key} {value}" for key, value in one.overrides.items())
-        told = {f"etude.took_over.{end}": f"{one.donor:03d}: {changed}"}
-        going.tracking.sender.tag(going.runs[one.member], told)
         journal.append(one.entry(end))
-        going.say(f"after epoch {end} trial {one.member:03d} takes over from {one.donor:03d}, with {changed}")
+        going.say(f"after epoch {end} {going.tell(one.entry(end))}")
 
 
 def _tune(going: Going, scheduler: Journaled, until: int | None = None) -> None:

@@ -32,8 +32,8 @@ class Listed:
 class Proposer(Searcher):  # type: ignore[misc]
     """What Ray Tune asks for the next trial: first those that were cut off, then new ones up to `total`.
 
-    `begin` is called with number and overrides before a trial is written down, and may raise. With `until`,
-    trials that have come to this epoch are left out.
+    `begin` is called with number and overrides before a new trial is written down, and may raise. With
+    `until`, trials that have come to this epoch are left out.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Proposer(Searcher):  # type: ignore[misc]
         if self._cut_off:
             number = self._cut_off.pop(0)
             overrides = self._journal.overrides(number)
-            self._begin(number, overrides)
         elif (number := len(self._journal.proposed())) < self._total:
             overrides = self._search.propose(self._journal)
             self._begin(number, overrides)

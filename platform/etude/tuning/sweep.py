@@ -200,8 +200,8 @@ def _table(going: Going) -> list[Trial]:
         Trial(
             number,
             going.name(number),
-            journal.overrides(number),
-            trial_settings(going.settings, journal.overrides(number)),
+            journal.best_overrides(number),
+            trial_settings(going.settings, journal.best_overrides(number)),
             journal.reported_epoch(number),
             journal.best(number),
             entry.ended,

@@ -107,5 +107,8 @@ def _run(config: dict[str, Any], base: Experiment, sweep: Files, until: int | No
     become of the trial may not have been decided yet.
     """
     settings, folder = trial_settings(base, config["overrides"]), trial_folder(sweep, config["trial"])
-    heard = max(0, config["reported"] - 1)
-    return Run(f"{sweep.name}/{folder.name}", settings, folder, replay_after=heard, until=until)
+    reported = config["reported"]
+    return Run(
+        f"{sweep.name}/{folder.name}", settings, folder,
+        replay_after=max(0, reported - 1), until=until, shown=reported,
+    )  # fmt: skip
