@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,16 @@ def test_a_secret_on_the_command_line_is_refused_before_anybody_reads_it(
         with pytest.raises(UserError, match=r"put it into \.env as ETUDE_SOURCE__") as caught:
             submit(tmp_path, ["python", "job.py", *words])
         assert "hunter2" not in str(caught.value)
+
+
+def test_a_folder_that_another_user_has_taken_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    another = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: another)
+    with pytest.raises(UserError, match=rf"{tmp_path}/etude-{another}-\w+ belongs to another user"):
+        ray_head(tmp_path / "home", Ports(*(daemon.free_port() for _ in range(3))), "http://127.0.0.1:1")
 
 
 @pytest.mark.slow
@@ -68,6 +79,10 @@ def test_a_head_takes_jobs_and_only_from_this_machine(
         assert "shown False" in said
         assert f"head 127.0.0.1:{ports.ray}" in said  # and not the machine's newest
         assert not list((home / "services").glob("*.env"))
+        line = psutil.Process(head.pid).cmdline()
+        folder = Path(line[line.index("--temp-dir") + 1])
+        assert list(folder.glob("session_*/logs/job-driver-*.log"))  # which Ray lets everybody read
+        assert folder.parent.stat().st_mode & 0o777 == 0o700
         written = [p for p in home.rglob("*") if p.is_file()]
         assert not [path for path in written if b"hunter2" in path.read_bytes()]
     finally:

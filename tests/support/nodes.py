@@ -6,6 +6,7 @@ is that process: it starts a head and a node for each further entry, prints wher
 when its input is closed, so they never outlive whoever started it.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from etude.services.local import KEEP_WORKERS
 
@@ -123,9 +126,14 @@ def main(argv: Sequence[str]) -> None:
     found = [{"id": node.node_id, "raylet": node.all_processes["raylet"][0].process.pid} for node in every]
     print(json.dumps({"address": cluster.address, "nodes": found}), flush=True)
     sys.stdin.read()
+    of_all = psutil.Process().children(recursive=True)
     for node in every[1:]:
         node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
     cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+    for process in of_all:  # agents first tell the head, which is gone, that their node is: for long
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(of_all)
 
 
 if __name__ == "__main__":

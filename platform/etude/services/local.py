@@ -125,11 +125,16 @@ def _ray_folder(home: Path) -> Path:
     """Where this home's head keeps sockets and logs: paths of sockets are short, so it is not below home.
 
     Not /tmp/ray, where Ray notes which head of the machine is the newest and sends every job to that one.
+    Ray opens its own folder to every user of the machine, so it lies in one that is this user's alone.
+    Raises UserError if another user has taken that.
     """
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
     folder = Path(tempfile.gettempdir()) / f"etude-{os.getuid()}-{digest}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise UserError(f"{folder} belongs to another user of this machine: remove it, or set TMPDIR")
+    folder.chmod(0o700)  # as older versions left it, it was open to all
+    return folder / "ray"
 
 
 def ray_environment(home: Path) -> dict[str, str]:
