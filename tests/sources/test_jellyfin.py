@@ -33,7 +33,7 @@ from tests.support.jellyfin_server import (
 from tests.support.serving import answering
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-QUICK = HttpConfig(attempts=5, timeout_s=0.5, total_timeout_s=10)
+QUICK = HttpConfig(attempts=5, timeout_s=2, total_timeout_s=20)
 
 
 def songs(n: int, size: int = 3000) -> list[Song]:

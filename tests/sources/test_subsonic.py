@@ -25,7 +25,7 @@ from tests.support.fetching import fetch_all, fetch_item
 from tests.support.serving import answering
 from tests.support.subsonic_server import PASSWORD, USER, subsonic_server
 
-QUICK = HttpConfig(attempts=5, timeout_s=1, total_timeout_s=10)
+QUICK = HttpConfig(attempts=5, timeout_s=4, total_timeout_s=30)
 KEY = "5ecret-key"
 
 
