@@ -45,7 +45,7 @@ class AudioExperiment(LibraryExperiment):
     def _fits(self) -> Self:
         if self.learns:
             taught_by_segment([self.teacher])
-        compiled_or_recomputed(self.training.compile, student=self.student)
+        compiled_or_recomputed(self.training.compile, self.student, "student")
         return self
 
     def cost(self, state: Mapping[str, Tensor] | None = None) -> Cost:

@@ -79,14 +79,13 @@ def taught_by_segment(teachers: Sequence[TeacherConfig]) -> None:
             )
 
 
-def compiled_or_recomputed(compiled: bool, **section: StudentConfig) -> None:
-    """Raises ValueError if the student of a section is to be both: the compiler cannot follow recomputing."""
-    for name, student in section.items():
-        if compiled and student.recompute_activations:
-            raise ValueError(
-                "training.compile cannot compile recomputed blocks: set one of training.compile and "
-                f"{name}.recompute_activations to false"
-            )
+def compiled_or_recomputed(compiled: bool, student: StudentConfig, section: str) -> None:
+    """Raises ValueError if the student of `section` is to be both: the compiler cannot follow recomputing."""
+    if compiled and student.recompute_activations:
+        raise ValueError(
+            "training.compile cannot compile recomputed blocks: set one of training.compile and "
+            f"{section}.recompute_activations to false"
+        )
 
 
 def prepare_job(settings: LibraryExperiment) -> Job:

@@ -76,7 +76,7 @@ class MusicTextExperiment(CaptionedExperiment):
                 "and augment.targets at cached"
             )
         self.objective.resolved(self.terms)
-        compiled_or_recomputed(self.training.compile, music=self.music)
+        compiled_or_recomputed(self.training.compile, self.music, "music")
         return self
 
     @property
