@@ -22,7 +22,7 @@ import sys, time
 from etude.storage import lease
 from etude.storage.files import Files
 from etude.storage.lock import Lock
-lease.RENEW_S, lease.STALE_S = 0.3, 2.0
+lease.RENEW_S = 0.3
 kept = Lock(Files(sys.argv[1]), "the run")
 print("held", flush=True)
 time.sleep(60)
@@ -31,7 +31,8 @@ time.sleep(60)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("RENEW_S", 0.3), ("STALE_S", 2.0), ("LOST_S", 1.2)):
+    """Quick, but a busy machine may stand still for a second, and servers tell time in whole ones."""
+    for name, seconds in (("RENEW_S", 0.3), ("STALE_S", 6.0), ("LOST_S", 4.0)):
         monkeypatch.setattr(lease, name, seconds)
 
 
@@ -68,7 +69,7 @@ def test_the_second_is_told_of_the_first(place: Files) -> None:
 
 def test_it_is_held_while_its_process_lives_and_taken_over_after_a_kill(place: Files) -> None:
     with holder(place) as process:
-        until = time.monotonic() + 2 * lease.STALE_S
+        until = time.monotonic() + lease.STALE_S + 2
         while time.monotonic() < until:
             with pytest.raises(UserError, match="another run is at work"):
                 Lock(place, "the run")
@@ -94,9 +95,11 @@ def test_it_is_taken_and_kept_through_lost_answers(s3_port: int, pauses: list[fl
         place = Files(address(proxy.port, uuid.uuid4().hex))
         proxy.share = 0.4
         for _ in range(8):
-            with held(place, "the run") as mine:
-                time.sleep(0.7)
-                mine.check()
+            with held(place, "the run"):
+                pass
+        with held(place, "the run") as mine:
+            time.sleep(2 * lease.LOST_S)
+            mine.check()
         assert proxy.counts["lost"] > 2, proxy.counts
 
 
