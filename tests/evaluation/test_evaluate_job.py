@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.jobs import call
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 def test_one_command_measures_and_says_where_the_report_is(

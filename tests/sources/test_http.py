@@ -27,7 +27,7 @@ from tests.support.serving import answering, in_thread
 
 SECRET = "5ecret"
 DATA = bytes(range(256)) * 400  # 102,400 bytes
-QUICK = HttpConfig(attempts=4, timeout_s=0.3, total_timeout_s=5)
+QUICK = HttpConfig(attempts=4, timeout_s=1.0, total_timeout_s=15)
 
 
 @asynccontextmanager
@@ -437,10 +437,11 @@ def test_a_rate_is_kept_over_event_loops() -> None:
             await asyncio.gather(*(http.download(f"{url}/{i}", {}, key="", n_bytes=None) for i in range(4)))
 
     with answering(answer) as url:
+        begun = time.monotonic()  # the first to arrive may be late
         asyncio.run(run(url))
         asyncio.run(run(url))
     assert len(times) == 8
-    assert times[-1] - times[0] >= 7 / 20 - 0.02  # a lower bound: no rate would be higher
+    assert max(times) - begun >= 7 / 20
 
 
 def test_one_downloader_serves_several_event_loops() -> None:

@@ -50,7 +50,6 @@ print(json.dumps({
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_all_of_it_on_s3_through_faults(s3_port: int, mlflow_uri: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     with s3_faults(s3_port) as proxy:

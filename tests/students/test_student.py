@@ -118,7 +118,7 @@ def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     ("name", "normalize"),
     [
         pytest.param("mobilenet", False, marks=pytest.mark.slow),
-        pytest.param("dynamic_mobilenet", True, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        pytest.param("dynamic_mobilenet", True, marks=pytest.mark.slow),
         pytest.param("tinyclap", True, marks=pytest.mark.slow),
         ("convnet", True),
     ],

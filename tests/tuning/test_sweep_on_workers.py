@@ -22,7 +22,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_a_stopped_trial_leaves_no_place_occupied(tmp_path: Path, mlflow_uri: str) -> None:
     """Of a group that it leaves the next trial would wait for ever: all have the same two CPUs."""
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "platform")])
