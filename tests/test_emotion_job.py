@@ -12,6 +12,7 @@ from etude.services import daemon
 from tests.support.jobs import call, run
 
 SMALL = ("--source.pieces", "30", "--source.max_duration_s", "12")
+PATIENT = ("--most-ms", "1e9")  # what else runs on the machine is not what is tested
 
 
 @pytest.mark.slow
@@ -35,11 +36,11 @@ def test_five_models_are_trained_validated_and_write_a_piece(tmp_path: Path) -> 
         assert {path.stem for path in models.glob("*.onnx")} == set(FILES.values())
 
         report = tmp_path / "report.json"
-        done = call(home, "validate_emotion", "--models-dir", str(models), "--output", str(report))
+        done = call(home, "validate_emotion", "--models-dir", str(models), "--output", str(report), *PATIENT)
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(report.read_text())["issues"] == []
         (models / "groove_predictor.onnx").unlink()
-        assert call(home, "validate_emotion", "--models-dir", str(models)).returncode == 1
+        assert call(home, "validate_emotion", "--models-dir", str(models), *PATIENT).returncode == 1
 
         done = run(home, "train_emotion", *SMALL, "--training.epochs", "6", "--model", "groove")
         assert done.returncode == 0, done.stdout + done.stderr  # trained before: only exported again

@@ -118,7 +118,7 @@ def test_the_plan_of_a_pair_says_which_stages_it_would_go_through(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3200)
 def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
     """SIGKILL of the driver in the middle of the sweep; then the same command ends it, each epoch once."""
     log = tmp_path / "first.log"
@@ -128,7 +128,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
             start_new_session=True,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 800
+        deadline = time.monotonic() + 1500
         while not _entries(tmp_path):
             assert first.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -138,7 +138,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
         before = _entries(tmp_path)
         assert not list(tmp_path.glob("sweeps/*/result.json"))
 
-        second = run(tmp_path, "tune_audio", *SMALL, timeout_s=800)
+        second = run(tmp_path, "tune_audio", *SMALL)
         assert second.returncode == 0, second.stdout + second.stderr
         assert "0 in quarantine" in second.stdout
         assert "prepared 0 tracks, 9 were there" in second.stdout

@@ -40,7 +40,7 @@ def test_a_lost_node_changes_no_loss(tmp_path: Path, mlflow_uri: str) -> None:
     plain = load_latest(tmp_path / "plain")
     assert plain is not None
 
-    slow = Mortal(**experiment.model_dump(), deaths=tmp_path / "deaths", step_s=0.1)
+    slow = Mortal(**experiment.model_dump(), deaths=tmp_path / "deaths", step_s=0.5)
     (tmp_path / "experiment.json").write_text(slow.model_dump_json())
     with nodes({"num_cpus": 1}, {"num_cpus": 1}) as two:
         words = [str(tmp_path / "experiment.json"), str(tmp_path / "run"), mlflow_uri, "1"]

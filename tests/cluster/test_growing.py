@@ -15,7 +15,7 @@ from tests.support.light import Light, exact, outcome
 from tests.support.mortal import Mortal
 from tests.support.nodes import Nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

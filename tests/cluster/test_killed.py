@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,7 @@ def test_the_driver_is_killed(cluster: Nodes, light: Light) -> None:
 
 @pytest.mark.slow
 def test_a_node_is_lost(light: Light) -> None:
+    light = replace(light, together=2)
     with nodes({"num_cpus": 1}, {"num_cpus": 1}) as two:
         lost = two.nodes[1]
         driver = two.drive(DRIVER, json.dumps(asdict(light)))

@@ -77,7 +77,7 @@ def joined(head: Nodes, holder: int) -> Iterator[None]:
 @pytest.mark.slow
 def test_the_network_is_cut_for_half_a_minute(light: Light, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")  # no one else is in these networks
-    light = replace(light, tracks=600)
+    light = replace(light, tracks=600, together=2)
     with namespace() as here, namespace() as there:
         ip(here, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", str(there))
         for holder, address in ((here, HERE), (there, THERE)):

@@ -138,7 +138,7 @@ def test_whatever_goes_wrong_every_track_has_captions_or_a_reason(store: Store, 
 
     tracks = library(24)
     with chat_server(behave, structured=False) as server:
-        config = settings(server, attempts=8, concurrency=8, timeout_s=1.0)
+        config = settings(server, attempts=16, concurrency=8, timeout_s=1.0)
         report = prepare(store, tracks, config, tmp_path)
         assert set(server.behaviours) == {*kinds, "refusal"}
         n_requests = server.n_requests
@@ -237,6 +237,7 @@ captions.prepare_captions(Store(home / "store"), library(40), config, home / "ca
 def test_sigkill_costs_no_answer(store: Store, tmp_path: Path) -> None:
     environment = os.environ | {"OPENAI_API_KEY": KEY, "PYTHONPATH": f"{REPOSITORY}/platform:{REPOSITORY}"}
     with chat_server() as server:
+        server.hold_s = 0.05
         arguments = [sys.executable, "-c", KILLED, str(tmp_path), server.url]
         with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None

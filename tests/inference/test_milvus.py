@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -112,7 +113,17 @@ def test_a_database_is_open_once_at_a_time(tmp_path: Path) -> None:
     open_milvus(MilvusConfig(uri=str(tmp_path / "milvus.db")), tmp_path / "elsewhere").close()
 
 
-def test_an_embedded_database_is_served_to_its_owner_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def own_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where no other test leaves anything; of a short name, for sockets lie there."""
+    with tempfile.TemporaryDirectory(prefix="etude-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
+def test_an_embedded_database_is_served_to_its_owner_and_leaves_nothing(
+    tmp_path: Path, own_temporary_folder: None
+) -> None:
     def listening() -> set[tuple[object, ...]]:
         connections = psutil.Process().net_connections("inet")
         return {(one.fd, *one.laddr) for one in connections if one.status == psutil.CONN_LISTEN}

@@ -29,7 +29,7 @@ IMAGE = "ami-12c6146b"  # one of those that moto brings
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
     keys = {"aws_access_key_id": "AKIAPLANTED", "aws_secret_access_key": "planted-secret"}

@@ -51,6 +51,18 @@ def test_an_occupied_port_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "web.json").exists()
 
 
+def test_a_free_port_is_one_that_nothing_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", daemon.free_port()))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(daemon, "PORTS", range(port - 20, port + 1))
+        assert port not in {daemon.free_port() for _ in range(60)}
+        monkeypatch.setattr(daemon, "PORTS", range(port, port + 1))
+        with pytest.raises(UserError, match=f"no port from {port} to {port} is free"):
+            daemon.free_port()
+
+
 def test_a_server_that_dies_at_once_points_to_its_log(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ended at once .*web\.log"):
         start(tmp_path, daemon.free_port(), [sys.executable, "-c", "raise SystemExit('no database')"])

@@ -289,7 +289,7 @@ asyncio.run(main())
 
 
 def test_a_driver_killed_in_the_middle_fetches_nothing_twice(tmp_path: Path) -> None:
-    with jellyfin_stub(songs(40, size=60_000), slice_delay_s=0.01) as stub:
+    with jellyfin_stub(songs(40, size=60_000), slice_delay_s=0.05) as stub:
         command = [sys.executable, "-c", DRIVER, stub.url, API_KEY, str(tmp_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
             assert first.stdout

@@ -32,7 +32,7 @@ time.sleep(60)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quick, but a busy machine may stand still for a second, and servers tell time in whole ones."""
-    for name, seconds in (("RENEW_S", 0.3), ("STALE_S", 6.0), ("LOST_S", 4.0)):
+    for name, seconds in (("RENEW_S", 0.3), ("STALE_S", 9.0), ("LOST_S", 6.0)):
         monkeypatch.setattr(lease, name, seconds)
 
 
@@ -69,7 +69,7 @@ def test_the_second_is_told_of_the_first(place: Files) -> None:
 
 def test_it_is_held_while_its_process_lives_and_taken_over_after_a_kill(place: Files) -> None:
     with holder(place) as process:
-        until = time.monotonic() + lease.STALE_S + 2
+        until = time.monotonic() + (1 if place.local else lease.STALE_S + 2)
         while time.monotonic() < until:
             with pytest.raises(UserError, match="another run is at work"):
                 Lock(place, "the run")
@@ -98,7 +98,7 @@ def test_it_is_taken_and_kept_through_lost_answers(s3_port: int, pauses: list[fl
             with held(place, "the run"):
                 pass
         with held(place, "the run") as mine:
-            time.sleep(2 * lease.LOST_S)
+            time.sleep(lease.LOST_S + 2)
             mine.check()
         assert proxy.counts["lost"] > 2, proxy.counts
 
@@ -112,7 +112,7 @@ def test_who_loses_it_stops(s3_port: int, fault: str, pauses: list[float]) -> No
                 place.write("lock", b"somebody else")
             else:
                 proxy.refuse = True
-            time.sleep(20)
+            time.sleep(100)
             pytest.fail("it was never told")
         if fault == "taken":
             assert place.read("lock") == b"somebody else"

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 import psutil
 
 from etude.errors import UserError
+
+PORTS = range(20_000, 32_768)  # of those, Linux hands out none by itself
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,15 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """One of PORTS that nothing listens on now. Raises UserError if all are taken.
+
+    None that the system would hand out: a server takes seconds until it listens, and Ray takes dozens of
+    those meanwhile.
+    """
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        if port_is_free(port):
+            return port
+    raise UserError(f"no port from {PORTS[0]} to {PORTS[-1]} is free: end what listens there")
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, name: str, log: Path, timeout_s: float) -> None:
