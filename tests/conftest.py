@@ -81,12 +81,14 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def mlflow_uri(home: Path) -> Iterator[str]:
     """A real MLflow server over SQLite on a free port."""
-    uri = mlflow_server(home, daemon.free_port())
     from mlflow.tracking import MlflowClient  # slow to import: only who uses it waits for it
 
-    MlflowClient(uri).search_experiments()  # the first question, for which it opens its database, takes long
-    yield uri
-    daemon.stop(home / "services", "mlflow")
+    try:
+        uri = mlflow_server(home, daemon.free_port())
+        MlflowClient(uri).search_experiments()  # the first question, for which it opens its database
+        yield uri
+    finally:
+        daemon.stop(home / "services", "mlflow")
 
 
 @pytest.fixture(scope="session")
